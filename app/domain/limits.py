@@ -1,0 +1,33 @@
+"""Every bound of the registry by name, its unit last. A bound that operators may change is a setting instead."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# OCI distribution spec, "Pushing Manifests": both sides should cope with 4 MB; larger ones are refused with 413.
+MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
+# Distribution's cap on a repository name; many clients cap host and name together at 255.
+NAME_CHARS_MAX: Final = 255
+TAG_CHARS_MAX: Final = 128
+# Entries of one manifest: config, layers and children together. 4 MiB hold about 50,000 of the smallest.
+DESCRIPTORS_MAX: Final = 50_000
+# Largest size a descriptor may state: what PostgreSQL's bigint holds.
+SIZE_BYTES_MAX: Final = 2**63 - 1
+# Tags in one PUT of a manifest (OCI spec asks for at least 10).
+TAGS_PER_PUT_MAX: Final = 64
+
+# Bytes that pass between network, hash and storage at a time: memory per upload or download stays near it.
+BLOCK_BYTES: Final = 1024 * 1024
+# Below this a hash is computed on the event loop: a hand-over to a thread costs about as much as 64 KiB of SHA-256.
+INLINE_HASH_BYTES_MAX: Final = 64 * 1024
+# Ranges of one request that are served as multipart/byteranges; a request for more gets the whole blob.
+RANGES_MAX: Final = 256
+# What is read of a refused request's body so that the client sees the answer and not a broken pipe.
+DRAIN_BYTES_MAX: Final = 1024 * 1024
+DRAIN_SECONDS: Final = 2.0
+
+# Referrers of one page: the answer must stay below the 4 MiB that clients accept for an index.
+REFERRERS_PER_PAGE_MAX: Final = 1000
+REFERRERS_ANNOTATION_BYTES_MAX: Final = 2 * 1024 * 1024
+# Times that a transaction chosen as a deadlock's victim is tried in all.
+DEADLOCK_TRIES: Final = 5

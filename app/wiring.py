@@ -1,0 +1,189 @@
+"""Settings → the objects that serve. The one place where things are built, and closed in order again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.blobs.drivers import open_driver
+from app.config import Settings, compile_pattern
+from app.domain.access import Anyone, Caller
+from app.domain.errors import Unavailable
+from app.domain.manifests import Platform
+from app.http.app import Application, Observer
+from app.http.call import ApiRules, Services
+from app.http.wire import Origin
+from app.runtime.threads import Threads
+from app.services.listings import Listings
+from app.services.pull import Pull
+from app.services.push_blob import PushBlob
+from app.services.push_manifest import ManifestRules, PushManifest
+from app.services.remove import Remove
+from app.services.repository_ids import RepositoryIds
+from app.store import health, migrate
+from app.store.engine import Database, Target, Timings
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from app.blobs.driver import Driver
+
+Check = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A running registry: the ASGI application and what `close` must give back."""
+
+    app: Application
+    database: Database
+    driver: Driver
+    _closing: AsyncExitStack
+
+    async def close(self) -> None:
+        """Close in the reverse order of opening."""
+        await self._closing.aclose()
+
+
+async def assemble(settings: Settings, observer: Observer, timings: Timings) -> Assembly:
+    """Build everything that serves requests. Raises Unavailable if the database cannot be reached."""
+    async with AsyncExitStack() as stack:
+        database = await _open_database(settings, timings)
+        stack.push_async_callback(database.close)
+        driver = open_driver(settings.storage.driver, settings.storage.parameters)
+        stack.push_async_callback(driver.close)
+        hashers = Threads("hash", max(2, os.cpu_count() or 2))
+        stack.push_async_callback(hashers.close)
+        services = _services(settings, database, driver, hashers)
+        app = Application(services, _rules(settings), _authenticate, observer)
+        return Assembly(app, database, driver, stack.pop_all())
+    raise AssertionError
+
+
+def checks(settings: Settings) -> Mapping[str, Check]:
+    """What `/debug/health` asks. Each opens what it needs, so that it tells of the world and not of a pool."""
+    driver = open_driver(settings.storage.driver, settings.storage.parameters)
+    target = target_of(settings)
+
+    async def database() -> None:
+        await health.ping(target)
+
+    async def migrations() -> None:
+        if not await migrate.is_current(target):
+            raise Unavailable("migrations are pending; run: registry database migrate up")
+
+    every: dict[str, Check] = {"database": database, "migrations": migrations, "storage": driver.check}
+    thresholds = {
+        "database": settings.health.database.threshold,
+        "storage": settings.health.storagedriver.threshold,
+    }
+    return {name: _patient(check, thresholds.get(name, 1)) for name, check in every.items()}
+
+
+def target_of(settings: Settings) -> Target:
+    """Where the settings say the database is."""
+    database = settings.database
+    return Target(
+        host=database.host,
+        port=database.port,
+        user=database.user,
+        password=database.password.get_secret_value(),
+        database=database.dbname,
+        sslmode=database.sslmode,
+        sslcert=database.sslcert,
+        sslkey=database.sslkey,
+        sslrootcert=database.sslrootcert,
+        connect_timeout_seconds=database.connecttimeout.seconds or 60.0,
+    )
+
+
+async def _open_database(settings: Settings, timings: Timings) -> Database:
+    pool = settings.database.pool
+    return await Database.open(
+        target_of(settings),
+        connections_max=pool.maxopen,
+        connections_idle=pool.maxidle,
+        idle_seconds=pool.maxidletime.seconds,
+        prepared_statements=settings.database.preparedstatements,
+        queue_seconds=pool.queuetimeout.seconds,
+        timings=timings,
+    )
+
+
+def _services(settings: Settings, database: Database, driver: Driver, hashers: Threads) -> Services:
+    ids = RepositoryIds()
+    return Services(
+        pull=Pull(database, driver, ids),
+        push_blob=PushBlob(database, driver, ids, hashers),
+        push_manifest=PushManifest(database, ids, _manifest_rules(settings)),
+        remove=Remove(database, ids),
+        listings=Listings(database, ids),
+    )
+
+
+def _rules(settings: Settings) -> ApiRules:
+    return ApiRules(
+        origin=Origin(settings.http.host.rstrip("/"), settings.http.relativeurls),
+        prefix=settings.http.prefix.rstrip("/"),
+        headers=tuple(
+            (name.lower().encode(), value.encode())
+            for name, values in settings.http.headers.items()
+            for value in values
+        ),
+        delete_enabled=settings.storage.delete.enabled,
+        read_only=settings.storage.maintenance.readonly.enabled,
+        catalog_entries_max=settings.catalog.maxentries,
+        tags_max=settings.tags.maxtags,
+    )
+
+
+def _manifest_rules(settings: Settings) -> ManifestRules:
+    if settings.validation.disabled:
+        return ManifestRules()
+    manifests = settings.validation.manifests
+    return ManifestRules(
+        url_allowed=_url_judge(manifests.urls.allow, manifests.urls.deny),
+        platforms=manifests.indexes.platforms,
+        listed_platforms=frozenset(Platform(p.architecture, p.os) for p in manifests.indexes.platformlist),
+        references_max=manifests.referencelimit,
+        payload_bytes_max=manifests.payloadsizelimit,
+    )
+
+
+def _url_judge(allow: tuple[str, ...], deny: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """Whether a layer may have a URL. Without any pattern every URL may be, as the OCI specification wants it."""
+    if not allow and not deny:
+        return None
+    allowed: list[Any] = [compile_pattern(text) for text in allow]
+    denied: list[Any] = [compile_pattern(text) for text in deny]
+
+    def judge(url: str) -> bool:
+        return any(p.search(url) for p in allowed) and not any(p.search(url) for p in denied)
+
+    return judge
+
+
+async def _authenticate(scope: Scope) -> Caller:  # noqa: ARG001
+    """Nobody is asked who they are: `serve` refuses settings that name an access controller."""
+    return Anyone()
+
+
+def _patient(check: Check, threshold: int) -> Check:
+    """The same check, failing only once it has failed `threshold` times in a row."""
+    failures = 0
+
+    async def run() -> None:
+        nonlocal failures
+        try:
+            await check()
+        except Exception:
+            failures += 1
+            if failures >= threshold:
+                raise
+        else:
+            failures = 0
+
+    return run
