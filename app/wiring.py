@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from app.blobs import hashing
 from app.blobs.drivers import open_driver
 from app.config import Settings, compile_pattern
 from app.domain.access import Anyone, Caller
 from app.domain.errors import Unavailable
 from app.domain.manifests import Platform
-from app.http.app import Application, Observer
+from app.http.app import Application
 from app.http.call import ApiRules, Services
 from app.http.wire import Origin
+from app.runtime.observe import Observer
 from app.runtime.threads import Threads
 from app.services.listings import Listings
 from app.services.pull import Pull
@@ -24,13 +27,15 @@ from app.services.push_manifest import ManifestRules, PushManifest
 from app.services.remove import Remove
 from app.services.repository_ids import RepositoryIds
 from app.store import health, migrate
-from app.store.engine import Database, Target, Timings
+from app.store.engine import Database, Target
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
     from app.blobs.driver import Driver
+    from app.runtime.metrics import Metrics
 
+_POOL_WATCH_SECONDS: Final = 5.0
 Check = Callable[[], Awaitable[None]]
 
 
@@ -48,17 +53,20 @@ class Assembly:
         await self._closing.aclose()
 
 
-async def assemble(settings: Settings, observer: Observer, timings: Timings) -> Assembly:
+async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
     """Build everything that serves requests. Raises Unavailable if the database cannot be reached."""
     async with AsyncExitStack() as stack:
-        database = await _open_database(settings, timings)
+        database = await _open_database(settings, metrics)
         stack.push_async_callback(database.close)
+        watch = asyncio.ensure_future(_watch_pool(database, metrics))
+        stack.callback(watch.cancel)
+        hashing.is_resumable()  # chosen now, so that the first upload does not pay for it
         driver = open_driver(settings.storage.driver, settings.storage.parameters)
         stack.push_async_callback(driver.close)
         hashers = Threads("hash", max(2, os.cpu_count() or 2))
         stack.push_async_callback(hashers.close)
         services = _services(settings, database, driver, hashers)
-        app = Application(services, _rules(settings), _authenticate, observer)
+        app = Application(services, _rules(settings), _authenticate, Observer(metrics))
         return Assembly(app, database, driver, stack.pop_all())
     raise AssertionError
 
@@ -100,7 +108,7 @@ def target_of(settings: Settings) -> Target:
     )
 
 
-async def _open_database(settings: Settings, timings: Timings) -> Database:
+async def _open_database(settings: Settings, metrics: Metrics) -> Database:
     pool = settings.database.pool
     return await Database.open(
         target_of(settings),
@@ -109,8 +117,14 @@ async def _open_database(settings: Settings, timings: Timings) -> Database:
         idle_seconds=pool.maxidletime.seconds,
         prepared_statements=settings.database.preparedstatements,
         queue_seconds=pool.queuetimeout.seconds,
-        timings=timings,
+        timings=metrics,
     )
+
+
+async def _watch_pool(database: Database, metrics: Metrics) -> None:
+    while True:
+        metrics.pool(*database.occupancy())
+        await asyncio.sleep(_POOL_WATCH_SECONDS)
 
 
 def _services(settings: Settings, database: Database, driver: Driver, hashers: Threads) -> Services:

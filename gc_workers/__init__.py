@@ -1,0 +1,1 @@
+"""Garbage collection: the workers that take up the review queues. Still to come; the queues fill already."""

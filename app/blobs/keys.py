@@ -6,7 +6,8 @@
     │       └── 3f0c…e1 (32 hex digits)  a random UUID; never a digest, so that it is never used a second time
     ├── health/                          what health checks write, read and delete; never listed
     │   └── 32 hex digits
-    └── docker/registry/v2/…             keys of an imported tree stay as they are
+    ├── docker/registry/v2/…             keys of an imported tree stay as they are
+    └── lock, postgres/, postgres.log    of `registry serve --local`, which keeps all that it has in one place
 
 Only keys that `check_key` lets pass reach storage: relative, plain, and short enough for every backend.
 """
@@ -20,6 +21,8 @@ from typing import Final
 from app.blobs.driver import KeyInvalid
 
 HEALTH_PREFIX: Final = "health/"
+# What stands in the root beside the objects.
+NOT_OBJECTS: Final = frozenset({HEALTH_PREFIX, "lock", "postgres/", "postgres.log"})
 # S3's bound on a key, and the file systems' on one name in a path.
 KEY_BYTES_MAX: Final = 1024
 KEY_PART_BYTES_MAX: Final = 255

@@ -34,7 +34,8 @@ class Urls(Section):
     """`validation.manifests.urls`."""
 
     allow: tuple[Pattern, ...] = setting(
-        "Patterns (RE2) of which each URL in a manifest must match one. None given: no URLs at all.",
+        "Patterns (RE2) of which each URL in a manifest must match one. With neither `allow` nor `deny` any URL "
+        "may be there, as OCI wants it (Distribution then refuses them all).",
         default=(),
     )
     deny: tuple[Pattern, ...] = setting("Patterns (RE2) that no URL in a manifest may match.", default=())

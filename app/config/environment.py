@@ -3,7 +3,7 @@
 A variable's name is `REGISTRY_` and the path of a key in capitals, joined by underscores; its value is YAML
 and takes the key's place. Variables apply in the order of their names, so `REGISTRY_STORAGE` comes before
 `REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY`. Every underscore is a level: a key that has one in its name is
-set through the section above it. An item of a list is named by its index; the index after the last one appends.
+set through the section above it. An item of a list is named by its index; the one after the last appends.
 In mappings without fixed keys (headers, log fields) a key is found whatever its case; a new one is written in
 small letters. A variable that leads to no key is named in a warning and changes nothing.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from app.config.section import Section, bare, element_of, section_of, value_of
+from app.config.values import printable
 from app.config.yamltext import YamlProblem, is_list, is_mapping, parse
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Overlay:
 
     tree: dict[str, Any]
     warnings: list[str] = field(default_factory=list[str])
-    problems: list[str] = field(default_factory=list[str])
+    problems: list[tuple[tuple[str, ...], str]] = field(default_factory=list[tuple[tuple[str, ...], str]])
     sources: dict[tuple[str, ...], str] = field(default_factory=dict[tuple[str, ...], str])
 
 
@@ -62,17 +63,17 @@ def _apply(result: Overlay, model: type[Section], name: str, text: str) -> None:
     if name == "REGISTRY_VERSION":
         result.warnings.append(f"{name}: the version cannot be set from the environment; ignored")
         return
-    variable = _Variable(text)
+    variable, shown_name = _Variable(text), printable(name)
     try:
         result.tree = variable.put(result.tree, model, name.removeprefix(PREFIX).split("_"))
     except _NoSuchKey:
-        result.warnings.append(f"{name}: leads to no known key; ignored")
+        result.warnings.append(f"{shown_name}: leads to no known key; ignored")
     except _WrongIndex as error:
-        result.problems.append(f"{'.'.join(variable.path)}: {name} names {error}")
+        result.problems.append((tuple(variable.path), f"{shown_name} names {error}"))
     except YamlProblem as error:
-        result.problems.append(f"{'.'.join((*variable.path, *error.path))}: the value of {name} {error.text}")
+        result.problems.append(((*variable.path, *error.path), f"the value of {shown_name} {error.text}"))
     else:
-        result.sources[tuple(variable.path)] = name
+        result.sources[tuple(variable.path)] = shown_name
 
 
 class _Variable:

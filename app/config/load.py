@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.config.environment import CONFIGURATION_PATH, overlay, spelled_out
 from app.config.model import Settings
 from app.config.notices import notices
-from app.config.problems import ConfigError, sentences
+from app.config.problems import ConfigError, dotted, sentences
 from app.config.section import section_of
 from app.config.values import shown
 from app.config.yamltext import Plain, YamlProblem, is_mapping, parse
@@ -41,12 +41,13 @@ def load(
     tree = _of_base(base) if base is not None else _of_file(path, environ)
     result = overlay(tree, Settings, environ)
     complete = _completed(result.tree)
+    problems = [f"{dotted(place)}: {text}" for place, text in result.problems]
     try:
         settings = Settings.model_validate(complete)
     except ValidationError as error:
-        raise ConfigError([*result.problems, *sentences(error, result.sources)]) from None
-    if result.problems:
-        raise ConfigError(result.problems)
+        raise ConfigError([*problems, *sentences(error, result.sources)]) from None
+    if problems:
+        raise ConfigError(problems)
     return Loaded(settings, (*result.warnings, *notices(settings, complete)))
 
 
@@ -65,11 +66,11 @@ def _copied(value: object) -> Any:
 def _of_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
     name = str(path) if path is not None else environ.get(CONFIGURATION_PATH, "")
     if not name:
-        raise ConfigError([f"No configuration file was named; give its path or set {CONFIGURATION_PATH}."])
+        raise ConfigError([f"no configuration file was named; give its path or set {CONFIGURATION_PATH}"])
     try:
         tree = parse(_read(name))
     except YamlProblem as problem:
-        where = ".".join(problem.path) or name
+        where = dotted(problem.path) or name
         raise ConfigError([f"{where}: {problem.text}"]) from None
     if not is_mapping(tree):
         raise ConfigError([f"{name}: must be a mapping of keys; it starts with `version: {VERSION}`"])

@@ -21,6 +21,7 @@ from app.config.outward import Middlewares, Notifications, Profiling, Proxy, Rep
 from app.config.redis import Redis
 from app.config.section import Section, Status, bare, section, setting
 from app.config.storage import REFUSED, SERVED_DRIVERS, Storage
+from app.config.tls import LetsEncrypt
 from app.config.yamltext import Plain, is_mapping
 
 LATER: Final = Status.LATER
@@ -85,17 +86,19 @@ class Settings(Section):
         """Why `registry serve` must not start with these settings: one sentence each, none if it may."""
         provider, driver, tls = self.auth.provider, self.storage.driver, self.http.tls
         reasons = {
-            f"auth.{provider}: access control is not supported yet, and without it everybody could push.": (
+            f"auth.{provider}: access control is not supported yet, and without it everybody could push": (
                 provider != "none"
             ),
-            f"storage.{driver}: this storage driver is not supported yet; use filesystem.": (
+            f"storage.{driver}: this storage driver is not supported yet; use filesystem": (
                 driver not in SERVED_DRIVERS
             ),
-            "proxy.remoteurl: the pull-through cache is not supported yet.": bool(self.proxy.remoteurl),
-            "http.tls.letsencrypt: not supported yet, and nothing would be encrypted; set http.tls.key.": (
-                bool(tls.letsencrypt.cachefile) and not tls.enabled
+            "proxy.remoteurl: the pull-through cache is not supported yet": bool(self.proxy.remoteurl),
+            "http.tls.letsencrypt: not supported yet; without http.tls.certificate nothing is encrypted": (
+                tls.letsencrypt != LetsEncrypt() and not tls.enabled
             ),
-            "http.debug.tls: not supported yet, and nothing would be encrypted.": self.http.debug.tls.enabled,
-            "database.host: required, because the metadata is kept in PostgreSQL.": not self.database.host,
+            "http.debug.tls: not supported yet; the debug server would not be encrypted": (
+                self.http.debug.tls.enabled
+            ),
+            "database.host: required, because the metadata is kept in PostgreSQL": not self.database.host,
         }
         return tuple(sentence for sentence, holds in reasons.items() if holds)

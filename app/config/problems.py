@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.config.model import Settings
 from app.config.section import Section, element_of, keys, section_of, value_of
-from app.config.values import shown
+from app.config.values import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +33,21 @@ def sentences(error: ValidationError, sources: Mapping[Path, str]) -> Iterator[s
         context = detail.get("ctx", {})
         if context.get("key"):
             path = (*path, context["key"])
-        variable = next(
-            (sources[path[:end]] for end in range(len(path), 0, -1) if path[:end] in sources), None
-        )
+        variable = _source(path, sources)
         origin = f" (set by {variable})" if variable else ""
-        yield f"{'.'.join(path)}: {_text(detail, path, context)}{origin}"
+        yield f"{dotted(path)}: {_text(detail, path, context)}{origin}"
+
+
+def _source(path: Path, sources: Mapping[Path, str]) -> str | None:
+    """The variable that gave what is at `path`: the section it is in, itself, or something in it."""
+    above = (path[:end] for end in range(len(path), 0, -1))
+    below = (place for place in sources if place[: len(path)] == path)
+    return next((sources[place] for place in (*above, *below) if place in sources), None)
+
+
+def dotted(path: Path) -> str:
+    """A path as messages have it."""
+    return printable(".".join(path))
 
 
 def _text(detail: ErrorDetails, path: Path, context: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ class Tls(Section):
         if bool(self.certificate) != bool(self.key):
             missing, given = ("key", "certificate") if self.certificate else ("certificate", "key")
             raise refusal(f"required, because http.tls.{given} is set", missing)
-        if self.clientcas and not self.certificate and not self.letsencrypt.cachefile:
+        if self.clientcas and not self.certificate and self.letsencrypt == LetsEncrypt():
             raise refusal(
                 "needs http.tls.certificate and http.tls.key: without TLS no client can be told", "clientcas"
             )

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import re2  # pyright: ignore[reportMissingImports]
-from annotated_types import Ge
-from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, PlainSerializer, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SecretStr
 from pydantic_core import PydanticCustomError, core_schema
 
 from app.config.yamltext import Plain, is_list, is_mapping, plain
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SHOWN_CHARS_MAX: Final = 60
+_NAME_CHARS_MAX: Final = 200
 _UNITS: Final = {
     "h": 3_600_000_000_000,
     "m": 60_000_000_000,
@@ -41,6 +41,11 @@ _PORT_DIGITS: Final = 5
 def refusal(text: str, key: str = "") -> PydanticCustomError:
     """A refused value. `text` ends the sentence that starts with the path; `key` is the one to blame."""
     return PydanticCustomError("setting", "{text}", {"text": text, "key": key})
+
+
+def printable(name: str) -> str:
+    """The name of a key or variable, short and on one line whatever it is."""
+    return "".join(char if char.isprintable() else "?" for char in name)[:_NAME_CHARS_MAX]
 
 
 def shown(value: Any) -> str:
@@ -261,7 +266,7 @@ Secret = Annotated[
 ]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Ge(0)]
+Count = Annotated[Whole, Field(ge=0)]
 Number = Annotated[float, BeforeValidator(_number)]
 Span = Annotated[Duration, AfterValidator(_not_negative)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]

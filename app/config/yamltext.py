@@ -18,15 +18,19 @@ from yaml.composer import ComposerError
 
 # A configuration of every key there is has about a thousand nodes; aliases could multiply them without end.
 NODES_MAX: Final = 50_000
+DEPTH_MAX: Final = 32
 
+_TOO_DEEP: Final = f"is nested more than {DEPTH_MAX} levels deep"
 _PREFIX: Final = "tag:yaml.org,2002:"
 _INTEGER: Final = re.compile(
     r"(?P<sign>[-+]?)(?:0b(?P<two>[01_]+)|0x(?P<sixteen>[0-9a-fA-F_]+)|0(?P<eight>[0-7_]+)|(?P<ten>[0-9][0-9_]*))"
 )
 _BASES: Final = {"two": 2, "eight": 8, "ten": 10, "sixteen": 16}
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*)?\.?[0-9_]*(?:[eE][-+]?[0-9]+)?")
+_COLLECTIONS: Final = frozenset({f"{_PREFIX}map", f"{_PREFIX}seq"})
 _DIGITS_MAX: Final = 64
 _TRUE: Final = frozenset({"true", "yes", "on"})
+_NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 _QUOTED: Final = re.compile(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"")
 
 
@@ -74,7 +78,7 @@ def parse(text: str | bytes) -> Any:
     except yaml.YAMLError as error:
         raise YamlProblem(_sentence(error)) from None
     except RecursionError:
-        raise YamlProblem("is nested too deeply") from None
+        raise YamlProblem(_TOO_DEEP) from None
 
 
 class _Builder:
@@ -86,10 +90,14 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: tuple[str, ...]) -> Any:
         self._nodes += 1
+        if len(path) > DEPTH_MAX:
+            raise YamlProblem(_TOO_DEEP)
         if self._nodes > NODES_MAX:
             raise YamlProblem(f"has more than {NODES_MAX} values")
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node, path)
+        if node.tag not in _COLLECTIONS:
+            raise YamlProblem(_tagged(node), path)
         if id(node) in self._open:
             raise YamlProblem(f"refers to itself, at line {_line(node)}", path)
         self._open.add(id(node))
@@ -125,6 +133,7 @@ def _refuse_duplicates(node: yaml.MappingNode, path: tuple[str, ...]) -> None:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise YamlProblem(f"has a key that is not plain text, at line {_line(key)}", path)
+        _refuse_what_is_no_text(key, path)
     counts = Counter(key.value for key, _ in node.value)
     for name, count in counts.items():
         if count > 1:
@@ -132,7 +141,14 @@ def _refuse_duplicates(node: yaml.MappingNode, path: tuple[str, ...]) -> None:
             raise YamlProblem(f"given more than once, at lines {', '.join(lines)}; keep one", (*path, name))
 
 
+def _refuse_what_is_no_text(node: yaml.ScalarNode, path: tuple[str, ...]) -> None:
+    """Escapes in quotes can spell what no file name, statement or JSON document can hold."""
+    if _NO_TEXT.search(node.value) is not None:
+        raise YamlProblem(f"has a character that is not text, at line {_line(node)}", path)
+
+
 def _scalar(node: yaml.ScalarNode, path: tuple[str, ...]) -> Any:
+    _refuse_what_is_no_text(node, path)
     kind = node.tag.removeprefix(_PREFIX)
     text: str = node.value
     match kind:
@@ -145,9 +161,7 @@ def _scalar(node: yaml.ScalarNode, path: tuple[str, ...]) -> Any:
         case "str" | "timestamp" | "value" | "merge":
             return text
         case _:
-            raise YamlProblem(
-                f"has a YAML tag, at line {_line(node)}, which is not allowed here; quote text", path
-            )
+            raise YamlProblem(_tagged(node), path)
 
 
 def _number(text: str) -> Plain | str:
@@ -165,6 +179,10 @@ def _number(text: str) -> Plain | str:
         except ValueError:
             return text
     return text
+
+
+def _tagged(node: yaml.Node) -> str:
+    return f"has a YAML tag, at line {_line(node)}, which is not allowed here; quote text"
 
 
 def _line(node: yaml.Node) -> int:

@@ -11,7 +11,6 @@ from starlette.datastructures import Headers
 
 from app.domain.errors import ClientGone
 from app.domain.limits import DRAIN_BYTES_MAX, DRAIN_SECONDS
-from app.domain.names import RepositoryName
 from app.http.wire import Origin, Query
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from app.domain.access import Caller
+    from app.domain.names import RepositoryName
     from app.services.listings import Listings
     from app.services.pull import Pull
     from app.services.push_blob import PushBlob

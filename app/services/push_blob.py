@@ -8,6 +8,7 @@ tells how a second request on the same session is kept from mixing its bytes in.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from app.services.repository_ids import RepositoryIds
     from app.store.engine import Connection, Database
 
+_log = logging.getLogger(__name__)
 # How long the object of a session that was cancelled or taken over stays, for requests that still write to it.
 _TAKEN_OVER_GRACE: Final = timedelta(days=1)
 _CANCELLED_GRACE: Final = timedelta(hours=1)
@@ -198,7 +200,10 @@ class PushBlob:
 
     async def _hasher(self, claim: Claim) -> Hasher:
         if claim.hash_state is not None:
-            return hashing.resume_hasher(claim.algorithm, claim.hash_state)
+            try:
+                return hashing.resume_hasher(claim.algorithm, claim.hash_state)
+            except ValueError:  # another machine wrote it, and this one cannot take it up
+                _log.warning("upload %s: its hash state cannot be resumed, its bytes are read again", claim.id)
         return await self._rehash(claim, claim.algorithm)
 
     async def _rehash(self, claim: Claim, algorithm: Algorithm) -> Hasher:

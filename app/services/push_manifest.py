@@ -60,7 +60,7 @@ class PushManifest:
         payload: bytes,
         content_type: str | None,
     ) -> Pushed:
-        """Store the manifest; `tags` come beside a digest. Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid."""
+        """Store the manifest; `tags` come beside a digest. Raises ManifestInvalid, ManifestBlobUnknown."""
         manifest = parse_manifest(payload, content_type)
         self._check(manifest)
         if isinstance(reference, Digest):

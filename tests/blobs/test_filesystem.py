@@ -185,6 +185,34 @@ def test_commit_when_another_process_made_the_directories_then_all_of_them_are_f
         assert disk.take() == ["sync file", "sync objects/ab"]
 
 
+def test_commit_when_another_process_made_the_upper_directory_then_it_is_flushed_too(tmp_path: Path) -> None:
+    (tmp_path / "objects").mkdir()
+    disk = RecordingDisk(tmp_path)
+    with filesystem(tmp_path, disk) as driver:
+        asyncio.run(put(driver, KEY))
+        assert disk.take() == ["sync objects", "sync file", "sync objects/ab", "sync ."]
+
+
+def test_commit_when_a_directory_could_not_be_flushed_then_the_next_commit_does_it(tmp_path: Path) -> None:
+    class OnceFailing(RecordingDisk):
+        failed = False
+
+        def sync_directory(self, path: str) -> None:
+            if path == str(tmp_path) and not self.failed:
+                self.failed = True
+                raise OSError(errno.EIO, "no")
+            super().sync_directory(path)
+
+    (tmp_path / KEY).parent.mkdir(parents=True)
+    disk = OnceFailing(tmp_path)
+    with filesystem(tmp_path, disk) as driver:
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(put(driver, KEY))
+        disk.take()
+        asyncio.run(put(driver, KEY))
+        assert disk.take() == ["sync file", "sync objects/ab", "sync ."]
+
+
 def test_copy_when_it_ends_then_file_and_directory_are_flushed(tmp_path: Path) -> None:
     disk = RecordingDisk(tmp_path)
     with filesystem(tmp_path, disk) as driver:

@@ -43,7 +43,7 @@ from app.blobs.driver import (
     StorageUnavailable,
     StoredObject,
 )
-from app.blobs.keys import HEALTH_PREFIX, check_key, new_health_key
+from app.blobs.keys import NOT_OBJECTS, check_key, new_health_key
 from app.domain.limits import BLOCK_BYTES
 from app.runtime.threads import Threads, ThreadsClosed, result_of, settle
 
@@ -282,10 +282,12 @@ class _Tree:
         """Make the name of the new file `path` durable, up to the root."""
         directory: str = os.path.dirname(path)
         self.disk.sync_directory(directory)
-        while directory != self._root and directory not in self._durable:
+        while directory != self._root:
             parent: str = os.path.dirname(directory)
-            self.disk.sync_directory(parent)
-            self._remember_durable(directory)
+            # Each by itself: that a directory's entry is durable says nothing of the one above it.
+            if directory not in self._durable:
+                self.disk.sync_directory(parent)
+                self._remember_durable(directory)
             directory = parent
 
     def size(self, path: str) -> int:
@@ -365,7 +367,7 @@ class _Tree:
             if not directory:
                 raise
         if not directory:
-            entries = [entry for entry in entries if entry[0] != HEALTH_PREFIX]
+            entries = [entry for entry in entries if entry[0] not in NOT_OBJECTS]
         return sorted(entries, key=lambda entry: os.fsencode(entry[0]))
 
     def _unlink(self, path: str) -> None:

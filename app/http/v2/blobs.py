@@ -49,7 +49,7 @@ async def delete(call: Call) -> Response:
 
 def _ranges(call: Call, blob: Blob) -> list[ByteRange] | None:
     """The ranges to serve, None for the whole blob (RFC 9110 §14.2 and §13.1.5)."""
-    header = call.headers.get("range")
+    header = None if call.is_head else call.headers.get("range")
     condition = call.headers.get("if-range")
     if header is None or (condition is not None and condition.strip('"') != str(blob.digest)):
         return None

@@ -21,7 +21,7 @@ class InstanceLock:
     """Holds `<root>/lock` from `take` to `release`, or for a `with` block. Makes the directory if need be."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.absolute()
         self._descriptor: int | None = None
 
     def take(self) -> None:

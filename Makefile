@@ -1,0 +1,63 @@
+# Everything that is done with a checkout. `make` alone prints the list.
+
+PYTHONS := app gc_workers db tests scripts
+WORKERS ?= 2
+BIN := .venv/bin
+
+# Options for the program that is run: make serve ARGS=…, make test ARGS='-k referrers'.
+ARGS ?=
+
+# pyright comes as a package that fetches itself at its first run: into the checkout, and without a word.
+export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/.deps/pyright
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: serve
+serve: runtime ## set everything up and serve on http://127.0.0.1:5000, with the data in data/
+	@exec $(BIN)/registry serve --local $(ARGS)
+
+.PHONY: test
+test: dev ## run every test; as root with apt-get, install the clients they use first (NO_APT=1: do not)
+	@scripts/test-packages.sh
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+.PHONY: test-fast
+test-fast: dev ## run the tests that use no client programs, and install nothing
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/clients $(ARGS)
+
+.PHONY: check
+check: dev ## format, lint, types and import contracts, all at once
+	@$(MAKE) --no-print-directory -j4 -k check-format check-lint check-types check-imports
+
+.PHONY: check-format check-lint check-types check-imports
+check-format:
+	@$(BIN)/ruff format --check --quiet $(PYTHONS) || { echo "make fmt formats these files:"; $(BIN)/ruff format --check $(PYTHONS); }
+check-lint:
+	@$(BIN)/ruff check --quiet $(PYTHONS)
+check-types:
+	@$(BIN)/python -m pyright
+check-imports:
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+.PHONY: fmt
+fmt: dev ## format, and mend what the linter can mend
+	@$(BIN)/ruff check --quiet --fix --exit-zero $(PYTHONS)
+	@$(BIN)/ruff format $(PYTHONS)
+
+.PHONY: lock
+lock: ## renew both lock files from pyproject.toml
+	@scripts/lock.sh $(ARGS)
+
+.PHONY: clean
+clean: ## remove what make made, but not data/
+	@rm -rf .venv .deps .pytest_cache .ruff_cache .hypothesis .import_linter_cache ./*.egg-info
+	@find $(PYTHONS) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: runtime dev
+runtime:
+	@cmp -s requirements.lock .venv/requirements.lock && test -x $(BIN)/python || scripts/bootstrap.sh runtime
+dev:
+	@cmp -s requirements-dev.lock .venv/requirements-dev.lock && test -x $(BIN)/python || scripts/bootstrap.sh dev

@@ -1,0 +1,99 @@
+"""What operators ask: is it well, and what has it done. Served at an address of its own, apart from the API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+Check = Callable[[], Awaitable[None]]
+Failures = Callable[[], Awaitable[Mapping[str, str]]]
+# The page in the form that an Accept header asks for, and its content type.
+Page = Callable[[str], tuple[bytes, str]]
+
+HEALTH_PATH: Final = "/debug/health"
+CHECK_SECONDS: Final = 5.0
+# Several probes at once, or an eager one, cost no more than one.
+FRESH_SECONDS: Final = 1.0
+
+
+class Health:
+    """Runs the checks, which say what is wrong by raising it, and remembers the result for a moment."""
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        check_seconds: float = CHECK_SECONDS,
+        fresh_seconds: float = FRESH_SECONDS,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._checks = checks
+        self._check_seconds = check_seconds
+        self._fresh_seconds = fresh_seconds
+        self._clock = clock
+        self._running = asyncio.Lock()
+        self._result: dict[str, str] = {}
+        self._until = float("-inf")
+
+    async def failures(self) -> dict[str, str]:
+        """What is wrong: the names of the checks that failed, each with a sentence."""
+        async with self._running:
+            if self._clock() >= self._until:
+                self._result = await self._run()
+                self._until = self._clock() + self._fresh_seconds
+        return self._result
+
+    async def _run(self) -> dict[str, str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = {name: group.create_task(self._complaint(check)) for name, check in self._checks.items()}
+        return {name: complaint for name, task in tasks.items() if (complaint := task.result())}
+
+    async def _complaint(self, check: Check) -> str:
+        try:
+            async with asyncio.timeout(self._check_seconds):
+                await check()
+        except TimeoutError:
+            return f"no answer within {self._check_seconds:g} seconds"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            return str(error) or type(error).__name__
+        return ""
+
+
+def debug_app(failures: Failures, *, metrics_path: str | None, page: Page) -> ASGIApp:
+    """The debug server's application. Without `metrics_path` there are no metrics."""
+
+    async def health(_: Request) -> Response:
+        found = await failures()
+        return JSONResponse(
+            dict(found), status_code=503 if found else 200, headers={"Cache-Control": "no-store"}
+        )
+
+    async def metrics(request: Request) -> Response:
+        content, content_type = page(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    routes = {HEALTH_PATH: health, **({metrics_path: metrics} if metrics_path else {})}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        route = routes.get(scope["path"])
+        if route is None:
+            response: Response = PlainTextResponse(f"only {' and '.join(routes)} are here\n", status_code=404)
+        elif scope["method"] not in {"GET", "HEAD"}:
+            response = PlainTextResponse(
+                "only GET and HEAD\n", status_code=405, headers={"Allow": "GET, HEAD"}
+            )
+        else:
+            response = await route(Request(scope))
+        await response(scope, receive, send)
+
+    return app

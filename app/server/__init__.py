@@ -1,0 +1,1 @@
+"""The processes: a supervisor, which owns the sockets, and the workers, which serve on them."""

@@ -1,0 +1,232 @@
+"""One client's connection: hypercorn's protocols, with what a registry needs of them beyond that.
+
+- A server that stops answers what has already been sent to it: it says goodbye first (`Connection: close`, GOAWAY)
+  and closes idle connections a moment later.
+- An answer that comes before the end of the request's body reaches the client, whatever it is still sending.
+- HTTP/2 without TLS only where it was asked for.
+- On HTTP/2 a request that nobody reads holds up no other, and an answer cut short is seen to be.
+
+These classes know hypercorn's inside (0.18); the tests of this package show whether a newer one still fits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import h2.events
+import h11
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body, Response, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+from hyperframe.frame import GoAwayFrame
+
+from app.server.inbox import Inbox
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+    from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
+    from hypercorn.typing import AppWrapper
+
+# How long a client that was answered early may go on sending before it is cut off.
+LINGER_SECONDS: Final = 5.0
+# What a client may send ahead of the application: on one stream, and on all of a connection together. HTTP/2's own
+# 64 KiB would hold an upload to 64 KiB per round trip.
+STREAM_WINDOW_BYTES: Final = 1024 * 1024
+CONNECTION_WINDOW_BYTES: Final = 4 * STREAM_WINDOW_BYTES
+_DEFAULT_WINDOW_BYTES: Final = 65_535
+_LAST_STREAM: Final = 2**31 - 1
+
+
+class ServerContext(WorkerContext):
+    """What the connections of one server share. `terminated` cuts idle ones; `draining` only says goodbye."""
+
+    def __init__(self, *, h2c: bool) -> None:
+        super().__init__(None)
+        self.h2c = h2c
+        self.draining = False
+
+
+class Tasks(TaskGroup):
+    """The tasks of one connection: its applications, each reading from an inbox."""
+
+    async def spawn_app(self, app: AppWrapper, config: Config, scope: Any, send: Any) -> Any:
+        inbox = Inbox(config.max_app_queue_size)
+        self.spawn(_run_app, app, config, scope, inbox, send)
+        return inbox
+
+
+async def _run_app(app: AppWrapper, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        await app(scope, inbox.get, send, partial(loop.run_in_executor, None), _never)
+    except Exception:
+        await config.log.exception("the application failed")
+    finally:
+        await send(None)
+
+
+def _never(*_: Any) -> Any:
+    raise NotImplementedError("for WSGI applications, which this is none of")
+
+
+class PriorKnowledgeError(Exception):
+    """A client speaks HTTP/2 without having been asked."""
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1."""
+
+    context: ServerContext
+    connection: h11.Connection
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._gone = asyncio.Event()
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self._gone.set()
+        await super().handle(event)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and (self.context.draining or self._is_early()):
+            event.headers.append((b"connection", b"close"))
+        await super().stream_send(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if self.context.h2c:
+            await super()._check_protocol(event)
+        elif event.method == b"PRI" and event.http_version == b"2.0":
+            raise PriorKnowledgeError
+
+    async def _maybe_recycle(self) -> None:
+        if self._is_early() and not self._gone.is_set():
+            await self._close_stream()
+            await self._linger()
+        await super()._maybe_recycle()
+
+    async def refuse(self, status: int) -> None:
+        """Answer what cannot be served at all, and close."""
+        await self._send_error_response(status)
+        await self.send(Closed())
+
+    def _is_early(self) -> bool:
+        """Whether the client is still sending."""
+        return self.connection.their_state is h11.SEND_BODY
+
+    async def _linger(self) -> None:
+        """Take in what still comes: closing on it would reset the connection, and the answer would be lost."""
+        self.can_read.set()
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._gone.wait()
+        except TimeoutError:
+            return
+
+
+class Http2(H2Protocol):
+    """HTTP/2."""
+
+    context: ServerContext
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection.local_settings.update({SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES})
+        self.connection.local_settings.acknowledge()
+
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        await super().initiate(headers, settings)
+        self.connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
+        await self._flush()
+        if self.context.draining:
+            await self.goodbye()
+
+    async def goodbye(self) -> None:
+        """Ask the client to open its next streams elsewhere. Those under way go on, and so does one in flight."""
+        await self.send(RawData(data=GoAwayFrame(0, last_stream_id=_LAST_STREAM).serialize()))
+
+    async def handle(self, event: Event) -> None:
+        await super().handle(event)
+        if isinstance(event, Closed):
+            # Applications that wait for room in a buffer would wait for ever.
+            for buffer in self.stream_buffers.values():
+                await buffer.close()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed):
+            await self._reset_unfinished(event.stream_id)
+        await super().stream_send(event)
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                await self._receive(event)
+            elif isinstance(event, h2.events.RequestReceived) and self.context.terminated.is_set():
+                self._reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _receive(self, event: h2.events.DataReceived) -> None:
+        """Hand data to its application, and the room it took back to the client once that has read it."""
+        stream_id, size = event.stream_id, event.flow_controlled_length
+        stream = self.streams.get(stream_id)
+        inbox = getattr(stream, "app_put", None)
+        if stream is None or not isinstance(inbox, Inbox):
+            self._acknowledge(stream_id, size)
+            return
+        self._acknowledge(stream_id, size - len(event.data))
+        inbox.taken = partial(self._taken, stream_id)
+        await stream.handle(Body(stream_id=stream_id, data=event.data))
+
+    def _taken(self, stream_id: int, size: int) -> None:
+        self._acknowledge(stream_id, size)
+        if not self.closed:
+            self.task_group.spawn(self._flush)
+
+    def _acknowledge(self, stream_id: int, size: int) -> None:
+        try:
+            self.connection.acknowledge_received_data(size, stream_id)
+        except ProtocolError:
+            return
+
+    async def _reset_unfinished(self, stream_id: int) -> None:
+        """An application that stopped in the middle of its answer: without this the client would wait for the rest."""
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is not None and not buffer._complete:  # noqa: SLF001
+            self._reset(stream_id, ErrorCodes.INTERNAL_ERROR)
+            await self._flush()
+            await buffer.close()
+
+    def _reset(self, stream_id: int, code: ErrorCodes) -> None:
+        try:
+            self.connection.reset_stream(stream_id, code)
+        except ProtocolError:
+            return
+
+
+class Protocol(ProtocolWrapper):
+    """Whichever of the two the client speaks."""
+
+    def __init__(self, *arguments: Any, alpn_protocol: str) -> None:
+        super().__init__(*arguments, "http/1.1")
+        self.protocol: Http1 | Http2
+        self.protocol = self._made(Http2 if alpn_protocol == "h2" else Http1)
+
+    async def handle(self, event: Event) -> None:
+        ...
