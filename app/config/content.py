@@ -99,18 +99,28 @@ class Policy(Section):
 class StorageHealth(Section):
     """`health.storagedriver`."""
 
-    enabled: Flag = setting("Watch the storage.", default=False)
-    interval: Interval = setting("How often.", default=_INTERVAL)
+    enabled: Flag = setting(
+        "Watch the storage: done always, at each request of `/debug/health`.",
+        default=False,
+        status=Status.IGNORED,
+    )
+    interval: Interval = setting("How often.", default=_INTERVAL, status=Status.IGNORED)
     threshold: Threshold = setting("Failures in a row that make the registry unhealthy.", default=1)
 
 
 class DatabaseHealth(Section):
     """`health.database`."""
 
-    enabled: Flag = setting("Watch the database.", default=False)
-    interval: Interval = setting("How often.", default=_INTERVAL)
+    enabled: Flag = setting(
+        "Watch the database: done always, at each request of `/debug/health`.",
+        default=False,
+        status=Status.IGNORED,
+    )
+    interval: Interval = setting("How often.", default=_INTERVAL, status=Status.IGNORED)
     threshold: Threshold = setting("Failures in a row that make the registry unhealthy.", default=1)
-    timeout: Annotated[Span, zero_means(_TIMEOUT)] = setting("How long a check may take.", default=_TIMEOUT)
+    timeout: Annotated[Span, zero_means(_TIMEOUT)] = setting(
+        "How long a check may take; here always 5s.", default=_TIMEOUT, status=Status.IGNORED
+    )
 
 
 class FileHealth(Section):

@@ -33,15 +33,17 @@ def sentences(error: ValidationError, sources: Mapping[Path, str]) -> Iterator[s
         context = detail.get("ctx", {})
         if context.get("key"):
             path = (*path, context["key"])
-        variable = _source(path, sources)
+        variable = _source(path, detail["type"], sources)
         origin = f" (set by {variable})" if variable else ""
         yield f"{dotted(path)}: {_text(detail, path, context)}{origin}"
 
 
-def _source(path: Path, sources: Mapping[Path, str]) -> str | None:
-    """The variable that gave what is at `path`: the section it is in, itself, or something in it."""
-    above = (path[:end] for end in range(len(path), 0, -1))
-    below = (place for place in sources if place[: len(path)] == path)
+def _source(path: Path, kind: str, sources: Mapping[Path, str]) -> str | None:
+    """The variable that gave the key at `path`, or the section it is in; of an unknown key also something in it."""
+    if kind == "missing":
+        return None
+    above = [path[:end] for end in range(len(path), 0, -1)]
+    below = [place for place in sources if place[: len(path)] == path] if kind == "extra_forbidden" else []
     return next((sources[place] for place in (*above, *below) if place in sources), None)
 
 

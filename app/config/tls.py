@@ -79,8 +79,9 @@ class Tls(Section):
         "Files with the CAs of client certificates (PEM); none: clients need none.", default=()
     )
     clientauth: ClientAuth = setting(
-        "What is asked of clients once `clientcas` is set: `request-client-cert`, `require-any-client-cert`, "
-        "`verify-client-cert-if-given` or `require-and-verify-client-cert`.",
+        "What is asked of clients once `clientcas` is set: `verify-client-cert-if-given` or "
+        "`require-and-verify-client-cert`. `request-client-cert` and `require-any-client-cert`, which verify "
+        "nothing, are refused at start.",
         default="require-and-verify-client-cert",
     )
     minimumtls: MinimumTls = setting("`tls1.2` or `tls1.3`.", default="tls1.2")

@@ -66,7 +66,7 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
-        answer = _Answer(send, self._rules.headers, self._observer.began(scope))
+        answer = _Answer(scope, send, self._rules.headers, self._observer.began(scope))
         body = RequestBody(receive)
         route = "none"
         try:
@@ -77,7 +77,8 @@ class Application:
         except ClientGone:
             answer.status = ClientGone.status
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes an answer
-            await body.drain()
+            if not answer.status:
+                await body.drain()
             await answer.refuse(scope, receive, _as_refusal(error, scope))
         finally:
             self._observer.ended(
@@ -138,7 +139,10 @@ class Application:
 class _Answer:
     """Counts what goes out and adds the headers that every answer carries."""
 
-    def __init__(self, send: Send, headers: tuple[tuple[bytes, bytes], ...], request_id: str) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, headers: tuple[tuple[bytes, bytes], ...], request_id: str
+    ) -> None:
+        self._has_body = scope["method"] != "HEAD"
         self._send = send
         self._headers = [_API_VERSION, (b"x-request-id", request_id.encode()), *headers]
         self.status = 0
@@ -148,7 +152,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self._headers]
-        else:
+        elif self._has_body:
             self.sent += len(message.get("body", b""))
         await self._send(message)
 

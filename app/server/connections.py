@@ -8,12 +8,14 @@
 
 These classes know hypercorn's inside (0.18); the tests of this package show whether a newer one still fits.
 """
+# hypercorn declares its attributes wider than they are here, and some of its functions only in part.
+# pyright: reportIncompatibleVariableOverride=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h2.events
 import h11
@@ -25,9 +27,9 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.events import Body, Response, StreamClosed
+from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from hyperframe.frame import GoAwayFrame
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.events import Event
     from hypercorn.protocol.events import Event as StreamEvent
-    from hypercorn.typing import AppWrapper
+    from hypercorn.typing import AppWrapper, ASGIReceiveCallable
 
 # How long a client that was answered early may go on sending before it is cut off.
 LINGER_SECONDS: Final = 5.0
@@ -70,9 +72,10 @@ class Tasks(TaskGroup):
 
 async def _run_app(app: AppWrapper, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
     loop = asyncio.get_running_loop()
+    receive = cast("ASGIReceiveCallable", inbox.get)
     try:
-        await app(scope, inbox.get, send, partial(loop.run_in_executor, None), _never)
-    except Exception:
+        await app(scope, receive, send, partial(loop.run_in_executor, None), _never)
+    except Exception:  # noqa: BLE001  (logged; the client gets a 500 or a cut connection)
         await config.log.exception("the application failed")
     finally:
         await send(None)
@@ -94,17 +97,27 @@ class Http1(H11Protocol):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._gone = asyncio.Event()
+        self._lingers = False
+        self._settled = asyncio.Event()
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Closed):
-            self._gone.set()
-        await super().handle(event)
+            self._settled.set()
+        if isinstance(event, RawData) and self._lingers:
+            self.connection.receive_data(event.data)
+            self._discard()
+        else:
+            await super().handle(event)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Response) and (self.context.draining or self._is_early()):
             event.headers.append((b"connection", b"close"))
         await super().stream_send(event)
+
+    async def refuse(self, status: int) -> None:
+        """Answer what cannot be served at all, and close."""
+        await self._send_error_response(status)
+        await self.send(Closed())
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if self.context.h2c:
@@ -113,15 +126,10 @@ class Http1(H11Protocol):
             raise PriorKnowledgeError
 
     async def _maybe_recycle(self) -> None:
-        if self._is_early() and not self._gone.is_set():
+        if self._is_early() and not self._settled.is_set():
             await self._close_stream()
             await self._linger()
         await super()._maybe_recycle()
-
-    async def refuse(self, status: int) -> None:
-        """Answer what cannot be served at all, and close."""
-        await self._send_error_response(status)
-        await self.send(Closed())
 
     def _is_early(self) -> bool:
         """Whether the client is still sending."""
@@ -129,12 +137,22 @@ class Http1(H11Protocol):
 
     async def _linger(self) -> None:
         """Take in what still comes: closing on it would reset the connection, and the answer would be lost."""
-        self.can_read.set()
+        self._lingers = True
+        self._discard()
         try:
             async with asyncio.timeout(LINGER_SECONDS):
-                await self._gone.wait()
+                await self._settled.wait()
         except TimeoutError:
             return
+
+    def _discard(self) -> None:
+        try:
+            while isinstance(self.connection.next_event(), (h11.Data, h11.EndOfMessage)):
+                pass
+        except h11.RemoteProtocolError:
+            self._settled.set()
+        if not self._is_early():
+            self._settled.set()
 
 
 class Http2(H2Protocol):
@@ -144,6 +162,7 @@ class Http2(H2Protocol):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._answered: set[int] = set()
         self.connection.local_settings.update({SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES})
         self.connection.local_settings.acknowledge()
 
@@ -168,7 +187,9 @@ class Http2(H2Protocol):
                 await buffer.close()
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, StreamClosed):
+        if isinstance(event, EndBody):
+            self._answered.add(event.stream_id)
+        elif isinstance(event, StreamClosed):
             await self._reset_unfinished(event.stream_id)
         await super().stream_send(event)
 
@@ -187,7 +208,7 @@ class Http2(H2Protocol):
         stream_id, size = event.stream_id, event.flow_controlled_length
         stream = self.streams.get(stream_id)
         inbox = getattr(stream, "app_put", None)
-        if stream is None or not isinstance(inbox, Inbox):
+        if stream is None or stream.closed or not isinstance(inbox, Inbox):
             self._acknowledge(stream_id, size)
             return
         self._acknowledge(stream_id, size - len(event.data))
@@ -196,8 +217,9 @@ class Http2(H2Protocol):
 
     def _taken(self, stream_id: int, size: int) -> None:
         self._acknowledge(stream_id, size)
-        if not self.closed:
-            self.task_group.spawn(self._flush)
+        # Most of the time the window is not worth an update yet.
+        if not self.closed and (data := self.connection.data_to_send()):
+            self.task_group.spawn(self.send, RawData(data=data))
 
     def _acknowledge(self, stream_id: int, size: int) -> None:
         try:
@@ -206,9 +228,10 @@ class Http2(H2Protocol):
             return
 
     async def _reset_unfinished(self, stream_id: int) -> None:
-        """An application that stopped in the middle of its answer: without this the client would wait for the rest."""
-        buffer = self.stream_buffers.get(stream_id)
-        if buffer is not None and not buffer._complete:  # noqa: SLF001
+        """An application stopped in the middle of its answer: the client would wait for the rest."""
+        if stream_id in self._answered:
+            self._answered.discard(stream_id)
+        elif (buffer := self.stream_buffers.get(stream_id)) is not None:
             self._reset(stream_id, ErrorCodes.INTERNAL_ERROR)
             await self._flush()
             await buffer.close()
@@ -223,10 +246,77 @@ class Http2(H2Protocol):
 class Protocol(ProtocolWrapper):
     """Whichever of the two the client speaks."""
 
-    def __init__(self, *arguments: Any, alpn_protocol: str) -> None:
-        super().__init__(*arguments, "http/1.1")
-        self.protocol: Http1 | Http2
-        self.protocol = self._made(Http2 if alpn_protocol == "h2" else Http1)
+    def __init__(self, alpn_protocol: str | None, *arguments: Any) -> None:
+        self._arguments = arguments
+        self.protocol: Http1 | Http2 = (Http2 if alpn_protocol == "h2" else Http1)(*arguments)
 
     async def handle(self, event: Event) -> None:
-        ...
+        try:
+            await self.protocol.handle(event)
+        except PriorKnowledgeError:
+            await cast("Http1", self.protocol).refuse(505)
+        except H2ProtocolAssumedError as error:
+            await self._become_http2(error.data)
+        except H2CProtocolRequiredError as error:
+            await self._become_http2(error.data, error.headers, error.settings)
+
+    async def _become_http2(
+        self, data: bytes, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        self.protocol = Http2(*self._arguments)
+        await self.protocol.initiate(headers, settings)
+        if data:
+            await self.protocol.handle(RawData(data=data))
+
+
+class Connection(TCPServer):
+    """One accepted connection, from its first byte to its last."""
+
+    context: ServerContext
+    protocol: Protocol
+
+    async def run(self) -> None:
+        try:
+            tasks = Tasks(self.loop)
+            async with tasks:
+                self._task_group = tasks
+                self.protocol = self._made_protocol(tasks)
+                await self.protocol.initiate()
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        except* OSError:
+            pass  # The client is gone, which whoever served it has been told.
+        finally:
+            await self._close()
+
+    def goodbye(self) -> None:
+        """Tell the client that this server stops. HTTP/1.1 says so with its next answer."""
+        if isinstance(self.protocol.protocol, Http2):
+            self._task_group.spawn(self.protocol.protocol.goodbye)
+
+    def abort(self) -> None:
+        """Cut the connection, whatever is still to be sent."""
+        self.writer.transport.abort()
+
+    def _made_protocol(self, tasks: Tasks) -> Protocol:
+        socket = self.writer.get_extra_info("socket")
+        tls = self.writer.get_extra_info("ssl_object")
+        return Protocol(
+            tls.selected_alpn_protocol() if tls is not None else None,
+            self.app,
+            self.config,
+            self.context,
+            tasks,
+            ConnectionState(self.state),
+            tls is not None,
+            _plain(parse_socket_addr(socket.family, socket.getpeername())),
+            _plain(parse_socket_addr(socket.family, socket.getsockname())),
+            self.protocol_send,
+        )
+
+
+def _plain(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    """An IPv4 address that came to a socket for both kinds, as IPv4 writes it."""
+    if address is None:
+        return None
+    return address[0].removeprefix("::ffff:") if "." in address[0] else address[0], address[1]

@@ -114,6 +114,7 @@ class Seen:
 class Registry:
     """The running application and what it runs on."""
 
+    app: Application
     client: httpx.AsyncClient
     services: Services
     database: Database
@@ -189,4 +190,4 @@ async def open_registry(
         client = await stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url="http://registry.test")
         )
-        yield Registry(client, services, database, driver, target, seen)
+        yield Registry(app, client, services, database, driver, target, seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -482,25 +483,22 @@ def test_threads_when_fewer_than_25_then_are_25(given: int, threads: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sections", "value"),
+    ("sections", "path", "value"),
     [
-        ({"catalog": {"maxentries": 0}}, lambda s: s.catalog.maxentries == 1000),
-        ({"catalog": {"maxentries": -5}}, lambda s: s.catalog.maxentries == 1000),
-        ({"tags": {"maxtags": 0}}, lambda s: s.tags.maxtags == 1000),
-        ({"database": {"pool": {"maxopen": 0}}}, lambda s: s.database.pool.maxopen == 10),
-        ({"database": {"pool": {"queuetimeout": 0}}}, lambda s: s.database.pool.queuetimeout.seconds == 5),
-        ({"database": {"port": 0}}, lambda s: s.database.port == 5432),
-        (
-            {"health": {"storagedriver": {"interval": 0}}},
-            lambda s: s.health.storagedriver.interval.seconds == 10,
-        ),
-        ({"health": {"database": {"threshold": 0}}}, lambda s: s.health.database.threshold == 1),
+        ({"catalog": {"maxentries": 0}}, "catalog.maxentries", 1000),
+        ({"catalog": {"maxentries": -5}}, "catalog.maxentries", 1000),
+        ({"tags": {"maxtags": 0}}, "tags.maxtags", 1000),
+        ({"database": {"pool": {"maxopen": 0}}}, "database.pool.maxopen", 10),
+        ({"database": {"pool": {"queuetimeout": 0}}}, "database.pool.queuetimeout.seconds", 5.0),
+        ({"database": {"port": 0}}, "database.port", 5432),
+        ({"health": {"storagedriver": {"interval": 0}}}, "health.storagedriver.interval.seconds", 10.0),
+        ({"health": {"database": {"threshold": 0}}}, "health.database.threshold", 1),
     ],
 )
 def test_zero_when_it_stands_for_the_default_then_is_the_default(
-    sections: dict[str, Any], value: Any
+    sections: dict[str, Any], path: str, value: object
 ) -> None:
-    assert value(loaded(**sections).settings)
+    assert attrgetter(path)(loaded(**sections).settings) == value
 
 
 def test_old_loglevel_when_alone_then_is_the_level_and_when_not_then_is_not() -> None:

@@ -1,0 +1,133 @@
+"""Serving an ASGI application on sockets until told to stop, and stopping without losing an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+
+from app.server.connections import Connection, ServerContext
+from app.server.sockets import BACKLOG
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+KEEP_ALIVE_SECONDS: Final = 75.0
+DRAIN_SECONDS: Final = 10.0
+# After the goodbye: long enough for a request that a client has already sent on an idle connection.
+GOODBYE_SECONDS: Final = 0.5
+TLS_HANDSHAKE_SECONDS: Final = 60.0
+HEADER_BYTES_MAX: Final = 64 * 1024
+
+_log = logging.getLogger("registry.server")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to serve: values, not settings."""
+
+    drain_seconds: float = DRAIN_SECONDS
+    tls: ssl.SSLContext | None = None
+    h2c: bool = False
+
+
+async def serve(
+    app: Any,
+    sockets: Iterable[socket.socket],
+    manner: Manner,
+    *,
+    stop: Callable[[], Awaitable[object]],
+    started: Callable[[], None] | None = None,
+) -> None:
+    """Serve `app` on `sockets` until `stop` returns; then answer what is under way and close. Closes the sockets."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report)
+    context = ServerContext(h2c=manner.h2c)
+    config = _config()
+    open_connections: dict[asyncio.Task[Any], Connection] = {}
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connection = Connection(ASGIWrapper(app), loop, config, context, {}, reader, writer)
+        open_connections[task] = connection
+        try:
+            await connection.run()
+        except Exception:  # a fault of ours, but of this connection alone
+            _log.exception("a connection failed")
+        finally:
+            del open_connections[task]
+
+    servers = [
+        await asyncio.start_server(
+            connected,
+            sock=listening,
+            backlog=BACKLOG,
+            ssl=manner.tls,
+            ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if manner.tls else None,
+        )
+        for listening in sockets
+    ]
+    try:
+        if started is not None:
+            started()
+        await stop()
+    finally:
+        for server in servers:
+            server.close()
+    await _drain(context, open_connections, manner.drain_seconds)
+
+
+async def _drain(
+    context: ServerContext, connections: Mapping[asyncio.Task[Any], Connection], seconds: float
+) -> None:
+    """End the connections: with a goodbye, then the idle ones, then those whose time is up."""
+    if not connections:
+        return
+    context.draining = True
+    for connection in connections.values():
+        connection.goodbye()
+    goodbye_seconds = min(GOODBYE_SECONDS, seconds)
+    await asyncio.wait(list(connections), timeout=goodbye_seconds)
+    await context.terminated.set()
+    if connections:
+        await asyncio.wait(list(connections), timeout=seconds - goodbye_seconds)
+    if connections:
+        _log.warning(
+            "cut %d connections off, which were still busy after %g seconds", len(connections), seconds
+        )
+        for task, connection in list(connections.items()):
+            connection.abort()
+            task.cancel()
+        await asyncio.wait(list(connections), timeout=1)
+
+
+def _config() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = _log
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_max_requests = sys.maxsize
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEADER_BYTES_MAX
+    config.h2_max_header_list_size = HEADER_BYTES_MAX
+    config.read_timeout = None
+    config.max_app_queue_size = 10
+    return config
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What happened to nobody in particular: failed handshakes are everyday life, the rest is a fault."""
+    error = context.get("exception")
+    if isinstance(error, (ssl.SSLError, ConnectionError)):
+        _log.debug("%s: %s", context.get("message"), error)
+    else:
+        _log.error("%s", context.get("message"), exc_info=error)
+    del loop

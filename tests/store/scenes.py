@@ -1,0 +1,192 @@
+"""Actors over real connections, and a stage that sees who waits for whom.
+
+    async with stage(database) as s:
+        pusher, remover = await s.actor(), await s.actor()
+        async with pusher.transaction():
+            await manifests.put(pusher.c, ...)
+            removal = s.start(remover, blobs.unlink(remover.c, ...))
+            await s.waits(removal)
+        assert await removal == "in_use"
+
+An actor that works outside of `transaction()` commits each statement, as the API does. The stage knows from PostgreSQL
+itself that somebody waits for a lock, so no test depends on how long anything takes. It ends with the invariants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID, uuid4
+
+from app.blobs.keys import new_key
+from app.domain.digest import Algorithm, Digest
+from app.domain.manifests import parse_manifest
+from app.domain.names import RepositoryName, Tag
+from app.store import manifests, uploads
+from app.store.engine import Connection, Target
+from app.store.uploads import Claim
+from tests.support.invariants import assert_invariants
+from tests.support.postgres import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+    from app.store.manifests import Missing
+    from tests.support.registry import Image
+
+T = TypeVar("T")
+PATIENCE_SECONDS: Final = 20.0
+
+
+def name_of(path: str) -> RepositoryName:
+    return RepositoryName(path)
+
+
+def digests(image: Image) -> list[Digest]:
+    """The blobs that the image needs."""
+    return [Digest.of(blob) for blob in dict.fromkeys(image.blobs)]
+
+
+def manifest_digest(image: Image) -> Digest:
+    return Digest.of(image.payload)
+
+
+class Actor:
+    """One connection to the database: `c` for store functions, `raw` for SQL."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.c = Connection(raw, None)
+        self.pid: int = raw.get_server_pid()
+
+    def transaction(self) -> Any:
+        """Hold a transaction open, with all its locks, until the block ends."""
+        return self.raw.transaction()
+
+    async def value(self, sql: str, *arguments: Any) -> Any:
+        return await self.raw.fetchval(sql, *arguments)
+
+    async def session(self, path: str, *, writer: bool = True) -> Claim:
+        """An upload session, claimed by a writer of its own unless told otherwise."""
+        upload, key, mark = uuid4(), new_key(), uuid4()
+        repository = await uploads.start(
+            self.c,
+            upload,
+            name_of(path),
+            storage_key=key,
+            algorithm=Algorithm.SHA256,
+            started_by="",
+            writer=mark if writer else None,
+        )
+        return Claim(upload, repository, mark, key, 0, Algorithm.SHA256, None, overtaken=False)
+
+    async def claim(self, session: Claim, path: str = "a", start: int | None = None) -> Claim | None:
+        return await uploads.claim(self.c, session.id, name_of(path), uuid4(), start_at=start)
+
+    async def push_blob(self, path: str, content: bytes) -> Digest:
+        """A blob of the repository. Its object is a name only."""
+        digest = Digest.of(content)
+        assert await uploads.finish(self.c, await self.session(path), digest, len(content))
+        return digest
+
+    async def push_blobs(self, path: str, image: Image) -> None:
+        for blob in dict.fromkeys(image.blobs):
+            await self.push_blob(path, blob)
+
+    async def put(self, path: str, image: Image, *tags: str) -> int | Missing:
+        """Put the manifest alone. Returns the repository's id or what is missing."""
+        manifest = parse_manifest(image.payload, image.media_type)
+        return await manifests.put(
+            self.c, name_of(path), manifest, manifest_digest(image), [Tag(t) for t in tags]
+        )
+
+    async def push(self, path: str, image: Image, *tags: str) -> int:
+        """Push the blobs and the manifest. Returns the repository's id."""
+        await self.push_blobs(path, image)
+        stored = await self.put(path, image, *tags)
+        assert isinstance(stored, int), stored
+        return stored
+
+    async def manifest_id(self, image: Image) -> int | None:
+        return await self.value("SELECT id FROM manifests WHERE digest = $1", manifest_digest(image).packed)
+
+    async def tags(self, path: str = "a") -> dict[str, str]:
+        """Tag → the digest that it names."""
+        rows = await self.raw.fetch(
+            "SELECT t.name, m.digest FROM tags t JOIN repositories r ON r.id = t.repository_id"
+            " JOIN manifests m ON m.repository_id = t.repository_id AND m.id = t.manifest_id WHERE r.path = $1",
+            path,
+        )
+        return {row[0]: str(Digest.unpack(row[1])) for row in rows}
+
+
+@dataclass(frozen=True)
+class Pending[T]:
+    """What an actor is at."""
+
+    actor: Actor
+    task: asyncio.Task[T]
+
+    def __await__(self) -> Any:
+        return asyncio.wait_for(self.task, PATIENCE_SECONDS).__await__()
+
+
+class Stage:
+    """The actors of one scene."""
+
+    def __init__(self, target: Target, observer: Actor, closing: AsyncExitStack) -> None:
+        self._target = target
+        self._closing = closing
+        self.observer = observer
+
+    async def actor(self) -> Actor:
+        return Actor(await self._closing.enter_async_context(connected(self._target)))
+
+    async def actors(self, count: int) -> list[Actor]:
+        return [await self.actor() for _ in range(count)]
+
+    def start(self, actor: Actor, step: Coroutine[Any, Any, T]) -> Pending[T]:
+        """Let the actor begin a step. The caller awaits what comes back."""
+        return Pending(actor, asyncio.ensure_future(step))
+
+    async def waits(self, pending: Pending[Any]) -> None:
+        """Return once the actor waits for a lock. Fails if its step ends instead."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await self.observer.value("SELECT cardinality(pg_blocking_pids($1))", pending.actor.pid):
+                assert not pending.task.done(), f"did not wait: {pending.task}"
+                await asyncio.sleep(0.002)
+
+    async def count(self, table: str) -> int:
+        return await self.observer.value(f"SELECT count(*) FROM {table}")
+
+    async def tombstones(self) -> dict[str, str]:
+        """Storage key → reason."""
+        rows = await self.observer.raw.fetch("SELECT storage_key, reason FROM gc_storage_deletions")
+        return {row[0]: row[1] for row in rows}
+
+    async def key_of(self, digest: Digest) -> str | None:
+        return await self.observer.value("SELECT storage_key FROM blobs WHERE digest = $1", digest.packed)
+
+    async def upload(self, upload: UUID) -> Any:
+        return await self.observer.raw.fetchrow("SELECT * FROM blob_uploads WHERE id = $1", upload)
+
+    async def has_tags(self, path: str = "a") -> bool:
+        return await self.observer.value("SELECT has_tags FROM repositories WHERE path = $1", path)
+
+    async def links(self) -> set[tuple[str, bytes]]:
+        """(repository, blob's packed digest)."""
+        rows = await self.observer.raw.fetch(
+            "SELECT path, blob_digest FROM repository_blobs JOIN repositories ON id = repository_id"
+        )
+        return {(row[0], row[1]) for row in rows}
+
+
+@asynccontextmanager
+async def stage(target: Target) -> AsyncGenerator[Stage]:
+    """A stage on an empty database. When the scene is over, the invariants must hold."""
+    async with AsyncExitStack() as closing:
+        observer = Actor(await closing.enter_async_context(connected(target)))
+        yield Stage(target, observer, closing)
+    await assert_invariants(target)
