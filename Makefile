@@ -32,15 +32,18 @@ test-fast: dev ## run the tests that use no client programs, and install nothing
 check: dev ## format, lint, types and import contracts, all at once
 	@$(MAKE) --no-print-directory -j4 -k check-format check-lint check-types check-imports
 
+# Each says something only if it fails, and then all at once: four of them talk at the same time.
+quietly = @said=$$($(1) 2>&1) || { printf '%s\n' "$$said"; exit 1; }
+
 .PHONY: check-format check-lint check-types check-imports
 check-format:
-	@$(BIN)/ruff format --check --quiet $(PYTHONS) || { echo "make fmt formats these files:"; $(BIN)/ruff format --check $(PYTHONS); }
+	$(call quietly,$(BIN)/ruff format --check --output-format concise $(PYTHONS))
 check-lint:
-	@$(BIN)/ruff check --quiet $(PYTHONS)
+	$(call quietly,$(BIN)/ruff check --output-format concise $(PYTHONS))
 check-types:
-	@$(BIN)/python -m pyright
+	$(call quietly,$(BIN)/python -m pyright)
 check-imports:
-	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	$(call quietly,$(BIN)/python -c 'from importlinter.cli import lint_imports_command as c; c()' --no-logo)
 
 .PHONY: fmt
 fmt: dev ## format, and mend what the linter can mend

@@ -18,7 +18,9 @@ if ! [ -e "$policy" ]; then
 fi
 
 output=$(mktemp)
-install() { apt-get install -y --no-install-recommends "$@" >"$output" 2>&1 </dev/null; }
+install() {
+  apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >"$output" 2>&1 </dev/null
+}
 
 apt-get update >"$output" 2>&1 </dev/null || say "apt-get update failed: $(tail -n 1 "$output")"
 if ! install "$@"; then

@@ -75,10 +75,13 @@ install_packages() {
     fail "the packages could not be installed (see above): check the network, and try again"
 }
 
-if ! [ -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+# pip takes a package that it was killed over for installed, so what was left unfinished is made anew.
+if [ -e .venv/unfinished ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   make_environment
 fi
+touch .venv/unfinished
 install_packages
 .venv/bin/python scripts/link.py
 cp requirements.lock .venv/requirements.lock
 cp "$lock" ".venv/$lock"
+rm .venv/unfinished

@@ -1,3 +1,5 @@
+# ruff: noqa: INP001  (a script, not a package)
+
 """Make the checkout itself a part of the virtual environment that runs this: importable, and a command `registry`.
 
 By hand rather than by `pip install --editable`, which needs a build system to be downloaded first and writes absolute

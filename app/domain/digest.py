@@ -13,7 +13,11 @@ from enum import Enum
 from functools import cached_property
 from typing import Final
 
-from app.domain.errors import DigestInvalid
+from app.domain.errors import DigestInvalid, DigestUnsupported
+
+# The specification's grammar, of which ours is a part.
+_LABEL: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*")
+_ENCODED: Final = re.compile(r"[a-zA-Z0-9=_-]+")
 
 
 class Algorithm(Enum):
@@ -29,11 +33,12 @@ class Algorithm(Enum):
 
     @classmethod
     def parse(cls, text: str) -> Algorithm:
-        """The algorithm of that name. Raises DigestInvalid for every other name."""
+        """The algorithm of that name. Raises DigestInvalid, DigestUnsupported if it is somebody else's."""
         for algorithm in cls:
             if algorithm.label == text:
                 return algorithm
-        raise DigestInvalid(f"unsupported digest algorithm {text[:32]!r}: use sha256 or sha512")
+        kind = DigestInvalid if _LABEL.fullmatch(text) is None else DigestUnsupported
+        raise kind(f"unsupported digest algorithm {text[:32]!r}: use sha256 or sha512")
 
     @classmethod
     def of_code(cls, code: int) -> Algorithm:
@@ -56,9 +61,12 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """The digest that `text` spells. Raises DigestInvalid, saying what is wrong with it."""
+        """The digest that `text` spells. Raises DigestInvalid, saying what is wrong with it.
+
+        DigestUnsupported, which is one, if it is well-formed and only its algorithm is not ours.
+        """
         label, colon, encoded = text.partition(":")
-        if not colon:
+        if not colon or _ENCODED.fullmatch(encoded) is None:
             raise DigestInvalid(f"{text[:160]!r} is not a digest: expected algorithm:hex")
         algorithm = Algorithm.parse(label)
         if _PATTERNS[label].fullmatch(encoded) is None:

@@ -68,6 +68,10 @@ class DigestInvalid(RegistryError):
     code, status = "DIGEST_INVALID", 400
 
 
+class DigestUnsupported(DigestInvalid):
+    """the digest's algorithm is not supported"""
+
+
 class SizeInvalid(RegistryError):
     """provided length did not match content length"""
 

@@ -13,7 +13,8 @@ from app.domain.limits import RANGES_MAX
 
 ByteRange = tuple[int, int]
 
-_CHUNK: Final = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
+# 18 digits always fit a bigint, which is what the database compares them with.
+_CHUNK: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 _RANGE: Final = re.compile(r"([0-9]{0,30})-([0-9]{0,30})")
 
 
@@ -31,12 +32,13 @@ def parse_chunk_range(text: str) -> ByteRange:
 def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
     """The ranges of a `Range` header that a body of `size` bytes can serve, in the order asked for.
 
-    None: serve the whole body, because the unit is not bytes, or because so many or so large ranges are asked for
-    that they would cost more than the whole. Raises RangeInvalid (416) if the header is malformed or nothing that it
+    None: serve the whole body, because the unit is not bytes, because the body is empty (some clients ask for
+    `bytes=0-` of everything), or because so many or so large ranges are asked for that they would cost more than the
+    whole. Raises RangeInvalid (416) if the header is malformed or nothing that it
     asks for exists.
     """
     unit, _, text = header.partition("=")
-    if unit.strip().lower() != "bytes":
+    if unit.strip().lower() != "bytes" or size == 0:
         return None
     specs = [spec.strip() for spec in text.split(",") if spec.strip()]
     if len(specs) > RANGES_MAX:

@@ -14,7 +14,7 @@ from app.blobs.driver import StorageError
 from app.domain.errors import ClientGone, Denied, NotFound, RegistryError, Unavailable, Unsupported
 from app.domain.names import parse_name
 from app.http.call import ApiRules, Call, RequestBody, Services
-from app.http.routes import Endpoint, Operation, match
+from app.http.routes import ROOT, Endpoint, Operation, match
 from app.http.wire import error_response
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Application:
             )
 
     def _match(self, path: str) -> tuple[Endpoint, dict[str, str]]:
+        if path == "/":  # load balancers ask it, and know nothing of a prefix
+            return ROOT, {}
         prefix = self._rules.prefix
         found = match(path.removeprefix(prefix)) if path.startswith(prefix) else None
         if found is None:

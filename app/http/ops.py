@@ -67,8 +67,8 @@ class Health:
         return ""
 
 
-def debug_app(failures: Failures, *, metrics_path: str | None, page: Page) -> ASGIApp:
-    """The debug server's application. Without `metrics_path` there are no metrics."""
+def debug_app(failures: Failures, pages: Mapping[str, Page]) -> ASGIApp:
+    """The debug server's application: health, and each of `pages` at its path."""
 
     async def health(_: Request) -> Response:
         found = await failures()
@@ -76,24 +76,20 @@ def debug_app(failures: Failures, *, metrics_path: str | None, page: Page) -> AS
             dict(found), status_code=503 if found else 200, headers={"Cache-Control": "no-store"}
         )
 
-    async def metrics(request: Request) -> Response:
-        content, content_type = page(request.headers.get("accept", ""))
-        return Response(content, headers={"Content-Type": content_type})
-
-    routes = {HEALTH_PATH: health, **({metrics_path: metrics} if metrics_path else {})}
+    async def respond(request: Request) -> Response:
+        page = pages.get(request.scope["path"])
+        if request.method not in {"GET", "HEAD"}:
+            return PlainTextResponse("only GET and HEAD\n", status_code=405, headers={"Allow": "GET, HEAD"})
+        if page is not None:
+            content, content_type = page(request.headers.get("accept", ""))
+            return Response(content, headers={"Content-Type": content_type})
+        if request.scope["path"] == HEALTH_PATH:
+            return await health(request)
+        return PlainTextResponse(f"here are {', '.join((HEALTH_PATH, *pages))}\n", status_code=404)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        route = routes.get(scope["path"])
-        if route is None:
-            response: Response = PlainTextResponse(f"only {' and '.join(routes)} are here\n", status_code=404)
-        elif scope["method"] not in {"GET", "HEAD"}:
-            response = PlainTextResponse(
-                "only GET and HEAD\n", status_code=405, headers={"Allow": "GET, HEAD"}
-            )
-        else:
-            response = await route(Request(scope))
-        await response(scope, receive, send)
+        if scope["type"] == "http":
+            response = await respond(Request(scope))
+            await response(scope, receive, send)
 
     return app

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import ssl
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -19,23 +18,15 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from app.server.manner import Manner
+
 KEEP_ALIVE_SECONDS: Final = 75.0
-DRAIN_SECONDS: Final = 10.0
 # After the goodbye: long enough for a request that a client has already sent on an idle connection.
 GOODBYE_SECONDS: Final = 0.5
 TLS_HANDSHAKE_SECONDS: Final = 60.0
 HEADER_BYTES_MAX: Final = 64 * 1024
 
 _log = logging.getLogger("registry.server")
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How to serve: values, not settings."""
-
-    drain_seconds: float = DRAIN_SECONDS
-    tls: ssl.SSLContext | None = None
-    h2c: bool = False
 
 
 async def serve(
@@ -60,7 +51,10 @@ async def serve(
         open_connections[task] = connection
         try:
             await connection.run()
-        except Exception:  # a fault of ours, but of this connection alone
+        except asyncio.CancelledError:
+            # Cut off by us. Python 3.11 takes a cancelled connection for a fault of asyncio's.
+            connection.abort()
+        except Exception:  # noqa: BLE001  (a fault of ours, but of this connection alone)
             _log.exception("a connection failed")
         finally:
             del open_connections[task]
@@ -103,8 +97,7 @@ async def _drain(
         _log.warning(
             "cut %d connections off, which were still busy after %g seconds", len(connections), seconds
         )
-        for task, connection in list(connections.items()):
-            connection.abort()
+        for task in list(connections):
             task.cancel()
         await asyncio.wait(list(connections), timeout=1)
 

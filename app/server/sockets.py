@@ -41,7 +41,9 @@ class Listeners:
         return self.sockets[place % len(self.sockets)]
 
     def close(self) -> None:
-        """Let go of the sockets, and of the file. Who was handed one goes on."""
+        """Let go of the sockets, and of the file. Who was handed one goes on. A second time does nothing."""
+        if self.sockets[0].fileno() < 0:
+            return
         for listening in self.sockets:
             listening.close()
         if self.path is not None:

@@ -7,6 +7,7 @@ a grace period (I8), which costs a write only while a review of it is pending.
 from __future__ import annotations
 
 import logging
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -83,8 +84,9 @@ class Pull:
     async def content(self, blob: Blob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The blob's bytes from `start` to before `stop`. Raises Unavailable before the first if they are not there."""
         try:
-            async for block in self._driver.read(blob.storage_key, start, stop):
-                yield block
+            async with aclosing(self._driver.read(blob.storage_key, start, stop)) as blocks:
+                async for block in blocks:
+                    yield block
         except (ObjectMissing, ObjectTooShort) as error:
             _log.exception("blob %s: its object %s is damaged", blob.digest, blob.storage_key)
             raise Unavailable("the blob's content cannot be read") from error

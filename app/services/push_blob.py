@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from app.blobs import hashing
+from app.blobs.driver import StorageError
 from app.blobs.keys import new_key
 from app.domain.access import Action, Caller
 from app.domain.errors import BlobUploadUnknown, ClientGone, DigestInvalid, RangeInvalid, SizeInvalid
@@ -68,8 +69,9 @@ class PushBlob:
         try:
             claim, hasher = await self._append(claim, chunk, hold=True)
             await self._finish(claim, name, digest, hasher)
-        except ClientGone:
-            await self._drop(claim, name, "upload_cancelled")
+        except (ClientGone, StorageError):
+            # Nobody was told of this session, so nobody else can hold it or go on from it.
+            await self._drop(claim, name, "upload_cancelled", writer=None)
             raise
 
     async def append(self, name: RepositoryName, upload: UUID, chunk: Chunk) -> int:
@@ -203,7 +205,9 @@ class PushBlob:
             try:
                 return hashing.resume_hasher(claim.algorithm, claim.hash_state)
             except ValueError:  # another machine wrote it, and this one cannot take it up
-                _log.warning("upload %s: its hash state cannot be resumed, its bytes are read again", claim.id)
+                _log.warning(
+                    "upload %s: its hash state cannot be resumed, its bytes are read again", claim.id
+                )
         return await self._rehash(claim, claim.algorithm)
 
     async def _rehash(self, claim: Claim, algorithm: Algorithm) -> Hasher:
@@ -220,15 +224,17 @@ class PushBlob:
             hasher = await self._rehash(claim, digest.algorithm)
         computed = hasher.digest()
         if computed != digest:
-            await self._drop(claim, name, "upload_rejected")
+            await self._drop(claim, name, "upload_rejected", writer=claim.writer)
             raise DigestInvalid(f"the content's digest is {computed}, the request states {digest}")
         if not await self._database.write(lambda c: uploads.finish(c, claim, digest, claim.size)):
             raise _overtaken()
         self._ids.remember(name, claim.repository_id)
 
-    async def _drop(self, claim: Claim, name: RepositoryName, reason: uploads.Reason) -> None:
+    async def _drop(
+        self, claim: Claim, name: RepositoryName, reason: uploads.Reason, *, writer: UUID | None
+    ) -> None:
         await self._database.write(
-            lambda c: uploads.drop(c, claim.id, name, writer=claim.writer, reason=reason, grace=timedelta(0))
+            lambda c: uploads.drop(c, claim.id, name, writer=writer, reason=reason, grace=timedelta(0))
         )
 
 

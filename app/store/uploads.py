@@ -99,19 +99,26 @@ INTEND: Final = Statement(
     )
     .returning(gc_storage_deletions.c.storage_key),
 )
-_adopted = (
-    update(blob_uploads)
+# The tombstone first: where it is gone its object is gone, and the session must not be given that key.
+_adopting = (
+    select(blob_uploads.c.id)
     .where(blob_uploads.c.id == bindparam("upload"), blob_uploads.c.writer == bindparam("mine", type_=PGUUID))
-    .values(storage_key=bindparam("key", type_=Text))
-    .returning(blob_uploads.c.id)
-    .cte("adopted")
+    .with_for_update()
+    .cte("adopting")
+)
+_exchanged = (
+    update(gc_storage_deletions)
+    .where(gc_storage_deletions.c.storage_key == bindparam("key", type_=Text), select(_adopting.c.id).exists())
+    .values(storage_key=bindparam("old_key", type_=Text), size=bindparam("old_size", type_=BigInteger))
+    .returning(gc_storage_deletions.c.storage_key)
+    .cte("exchanged")
 )
 ADOPT: Final = Statement(
     "uploads.adopt",
-    update(gc_storage_deletions)
-    .where(gc_storage_deletions.c.storage_key == bindparam("key", type_=Text), select(_adopted.c.id).exists())
-    .values(storage_key=bindparam("old_key", type_=Text), size=bindparam("old_size", type_=BigInteger))
-    .returning(gc_storage_deletions.c.storage_key),
+    update(blob_uploads)
+    .where(blob_uploads.c.id == bindparam("upload"), select(_exchanged.c.storage_key).exists())
+    .values(storage_key=bindparam("key", type_=Text))
+    .returning(blob_uploads.c.id),
 )
 _dropped = (
     delete(blob_uploads)
@@ -226,7 +233,10 @@ async def intend(c: Connection, key: str, grace: timedelta) -> None:
 
 
 async def adopt(c: Connection, claim: Claim, key: str) -> bool:
-    """Put the session's bytes under `key`, and the tombstone over its old key. False: the session was taken over."""
+    """Put the session's bytes under `key`, and the tombstone over its old key.
+
+    False: the session was taken over, or the copy took so long that its object was removed. Nothing has changed then.
+    """
     row = await c.one(
         ADOPT, upload=claim.id, mine=claim.writer, key=key, old_key=claim.storage_key, old_size=claim.size
     )

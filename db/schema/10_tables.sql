@@ -87,8 +87,10 @@ CREATE TABLE manifest_references (
     PRIMARY KEY (repository_id, parent_id, child_id),
     CHECK (parent_id <> child_id),
     FOREIGN KEY (repository_id, parent_id) REFERENCES manifests (repository_id, id) ON DELETE CASCADE,
+    -- Checked at commit: what takes an index and its children in one statement, as the deletion of a repository does,
+    -- comes upon them in any order.
     CONSTRAINT manifest_references_child_fkey
-        FOREIGN KEY (repository_id, child_id) REFERENCES manifests (repository_id, id)
+        FOREIGN KEY (repository_id, child_id) REFERENCES manifests (repository_id, id) DEFERRABLE INITIALLY DEFERRED
 ) PARTITION BY HASH (repository_id);
 CREATE INDEX manifest_references_by_child ON manifest_references (repository_id, child_id);
 

@@ -182,11 +182,15 @@ BEGIN
         SELECT v_repository, v_manifest, l.ordinal, l.digest, l.size, l.media_type
         FROM unnest(p_layers, p_layer_sizes, p_layer_media_types)
             WITH ORDINALITY AS l (digest, size, media_type, ordinal);
-        INSERT INTO manifest_references (repository_id, parent_id, child_id)
-        SELECT v_repository, v_manifest, id FROM manifests
-        WHERE repository_id = v_repository AND digest = ANY (p_children || p_optional_children) ORDER BY id;
     ELSE
         PERFORM gc_touch_manifest(v_repository, v_manifest);
+    END IF;
+    -- Also for a manifest that was there: an optional child may have come since.
+    IF cardinality(p_children) > 0 OR cardinality(p_optional_children) > 0 THEN
+        INSERT INTO manifest_references (repository_id, parent_id, child_id)
+        SELECT v_repository, v_manifest, id FROM manifests
+        WHERE repository_id = v_repository AND digest = ANY (p_children || p_optional_children) ORDER BY id
+        ON CONFLICT DO NOTHING;
     END IF;
 
     repository_id := v_repository;
@@ -218,6 +222,8 @@ BEGIN
         outcome := 'referenced';
         RETURN;
     END IF;
+    -- By name, as a push moves its tags: a DELETE alone would lock them in the order in which it finds them.
+    PERFORM 1 FROM tags WHERE repository_id = p_repository AND manifest_id = v_manifest ORDER BY name FOR UPDATE;
     WITH gone AS (
         DELETE FROM tags WHERE repository_id = p_repository AND manifest_id = v_manifest RETURNING name
     ) SELECT coalesce(array_agg(name), '{}') INTO tag_names FROM gone;

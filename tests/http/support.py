@@ -34,10 +34,11 @@ def served(
 
     def decorate(test: Callable[Concatenate[Registry, P], Awaitable[None]]) -> Callable[..., None]:
         given = list(inspect.signature(test).parameters.values())[1:]
-        wanted = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("database", "tmp_path")]
+        wanted = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("database", "tmp_path")
+        ]
         wanted = [parameter for parameter in wanted if parameter.name not in {p.name for p in given}]
 
-        @functools.wraps(test)
         def run(**arguments: Any) -> None:
             own = {name: arguments[name] for name in (p.name for p in given)}
 
@@ -47,10 +48,12 @@ def served(
 
             asyncio.run(scenario())
 
-        del run.__wrapped__  # pytest must see a plain function of the parameters below
+        # pytest takes fixtures and parameters from the signature, so it must name them and not `registry`.
+        seen: Any = functools.update_wrapper(run, test)
+        del seen.__wrapped__
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given]
-        run.__signature__ = inspect.Signature([*wanted, *parameters])  # pyright: ignore[reportFunctionMemberAccess]
-        return run
+        seen.__signature__ = inspect.Signature([*wanted, *parameters])
+        return seen
 
     return decorate
 
@@ -90,7 +93,12 @@ async def pulled(registry: Registry, name: str, digest: str) -> bytes:
 
 
 async def put(
-    registry: Registry, name: str, reference: str, payload: bytes, media_type: str | None = None, **headers: str
+    registry: Registry,
+    name: str,
+    reference: str,
+    payload: bytes,
+    media_type: str | None = None,
+    **headers: str,
 ) -> httpx.Response:
     """PUT of a manifest's bytes as they are; `headers` with underscores for hyphens."""
     sent = {key.replace("_", "-"): value for key, value in headers.items()}

@@ -24,41 +24,28 @@ if TYPE_CHECKING:
 CONTENT = b"0123456789"
 DIGEST = digest_of(CONTENT)
 WRONG = digest_of(b"something else")
-BAD_DIGESTS = {
-    "word": "latest",
-    "empty": "",
-    "short": DIGEST[:-1],
-    "long": DIGEST + "0",
-    "upper case": DIGEST.upper(),
-    "upper-case hex": "sha256:" + DIGEST[7:].upper(),
-    "sha512 too short": "sha512:" + DIGEST[7:],
-    "traversal": "sha256:../../etc/passwd",
-    "unknown algorithm": "md5:d41d8cd98f00b204e9800998ecf8427e",
-    "not registered": "blake3:" + DIGEST[7:],
-    "NUL": "sha256:" + "0" * 63 + "%00",
-    "newline": DIGEST + "%0A",
-    "no hex": "sha256:" + "g" * 64,
-    "arabic digits": "sha256:" + "%D9%A1" * 64,
-    "two": f"{DIGEST},{DIGEST}",
-}
-bad_digests = pytest.mark.parametrize("digest", BAD_DIGESTS.values(), ids=BAD_DIGESTS.keys())
+BAD_DIGESTS = [
+    "latest", "", DIGEST[:-1], DIGEST + "0", DIGEST.upper(), "sha256:" + DIGEST[7:].upper(), "sha512:" + DIGEST[7:],
+    "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e", "blake3:" + DIGEST[7:],
+    "sha256:" + "0" * 63 + "%00", DIGEST + "%0A", "sha256:" + "g" * 64, "sha256:" + "%D9%A1" * 64,
+    f"{DIGEST},{DIGEST}",
+]  # fmt: skip
 
 
-@bad_digests
 @served()
-async def test_single_post_when_its_digest_is_malformed_gets_400(registry: Registry, digest: str) -> None:
-    answer = await registry.client.post(f"/v2/a/b/blobs/uploads/?digest={digest}", content=CONTENT)
-    refused(answer, 400, "DIGEST_INVALID")
+async def test_single_post_when_its_digest_is_malformed_gets_400(registry: Registry) -> None:
+    for digest in BAD_DIGESTS:
+        answer = await registry.client.post(f"/v2/a/b/blobs/uploads/?digest={digest}", content=CONTENT)
+        refused(answer, 400, "DIGEST_INVALID")
+    assert await registry.rows("SELECT 1 FROM repositories") == []
 
 
-@bad_digests
 @served()
-async def test_put_when_its_digest_is_malformed_gets_400_and_the_session_goes_on(
-    registry: Registry, digest: str
-) -> None:
+async def test_put_when_its_digest_is_malformed_gets_400_and_the_session_goes_on(registry: Registry) -> None:
     location = await open_upload(registry, "a/b")
     await patch(registry, location, CONTENT)
-    refused(await close_upload(registry, location, digest), 400, "DIGEST_INVALID")
+    for digest in BAD_DIGESTS:
+        refused(await close_upload(registry, location, digest, b"more"), 400, "DIGEST_INVALID")
     assert (await close_upload(registry, location, DIGEST)).status_code == 201
 
 
@@ -69,13 +56,11 @@ async def test_put_when_it_has_no_digest_gets_400_and_the_session_goes_on(regist
     assert (await close_upload(registry, location, DIGEST, CONTENT)).status_code == 201
 
 
-@pytest.mark.parametrize("algorithm", ["md5", "SHA256", "sha-256", "blake3", "%00"])
 @served()
-async def test_session_when_opened_for_an_unknown_algorithm_gets_400(
-    registry: Registry, algorithm: str
-) -> None:
-    answer = await registry.client.post(f"/v2/a/b/blobs/uploads/?digest-algorithm={algorithm}")
-    refused(answer, 400, "DIGEST_INVALID")
+async def test_session_when_opened_for_an_unknown_algorithm_gets_400(registry: Registry) -> None:
+    for algorithm in ("md5", "SHA256", "sha-256", "blake3", "%00"):
+        answer = await registry.client.post(f"/v2/a/b/blobs/uploads/?digest-algorithm={algorithm}")
+        refused(answer, 400, "DIGEST_INVALID")
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
@@ -166,46 +151,48 @@ async def test_first_chunk_when_it_does_not_start_at_zero_gets_416(registry: Reg
     assert (await close_upload(registry, location, DIGEST, CONTENT, "0-9")).status_code == 201
 
 
+# Four bytes come with each of them, so that a length that fits does not hide the range.
 BAD_CHUNK_RANGES = [
-    "", "-", "4", "4-", "-4", "9-0", "a-b", "0-3/10", "bytes 0-3/10", "bytes=0-3", "0–3", "0 - 3", "0-3, 4-5",
-    "-1-3", "+0-3", "0x0-0x3", "0.0-3.0", "1e1-2e1", "NaN-NaN", "٠-٣", "0-3;x", f"0-{2**63}", f"{2**63}-{2**63}",
-    f"{2**63 - 4}-{2**63 - 1}", f"{2**64}-{2**64 + 3}", "9" * 19 + "-" + "9" * 19, "9" * 5000 + "-" + "9" * 5000,
+    "", "-", "4", "4-", "-4", "9-0", "a-b", "0-3/10", "bytes 0-3/10", "bytes=0-3", "0\u20133", "0 - 3", "0-3, 4-5",
+    "-1-3", "+0-3", "0x0-0x3", "0.0-3.0", "1e1-2e1", "NaN-NaN", "\u0660-\u0663", "0-3;x",
+    f"0-{2**63}", f"{2**63 - 4}-{2**63 - 1}",
+    f"{2**63}-{2**63 + 3}", f"{2**64}-{2**64 + 3}", f"{10**19 - 4}-{10**19 - 1}", "9" * 5000 + "-" + "9" * 5000,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-@pytest.mark.parametrize("content_range", BAD_CHUNK_RANGES)
 @served()
-async def test_chunk_when_its_range_is_malformed_is_refused_and_the_session_stays(
-    registry: Registry, content_range: str, method: str
+async def test_chunk_when_its_range_is_malformed_gets_416_and_the_session_stays(
+    registry: Registry, method: str
 ) -> None:
     location = await open_upload(registry, "a/b")
-    answer = await registry.client.request(
-        method,
-        f"{location}?digest={DIGEST}",
-        content=CONTENT[:4],
-        headers=[(b"Content-Range", content_range.encode())],
-    )
-    assert answer.status_code in (400, 416)
-    assert answer.json()["errors"][0]["code"] in ("RANGE_INVALID", "SIZE_INVALID")
+    for content_range in BAD_CHUNK_RANGES:
+        answer = await registry.client.request(
+            method,
+            f"{location}?digest={DIGEST}",
+            content=CONTENT[:4],
+            headers=[(b"Content-Range", content_range.encode())],
+        )
+        refused(answer, 416, "RANGE_INVALID")
     assert (await registry.client.get(location)).headers["Range"] == "0-0"
     assert (await close_upload(registry, location, DIGEST, CONTENT)).status_code == 201
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-@pytest.mark.parametrize(("stated", "range_last"), [("4", 2), ("4", 4)])
 @served()
 async def test_chunk_when_its_range_and_length_disagree_gets_400_and_the_session_stays(
-    registry: Registry, stated: str, range_last: int, method: str
+    registry: Registry, method: str
 ) -> None:
     location = await open_upload(registry, "a/b")
-    answer = await registry.client.request(
-        method,
-        f"{location}?digest={DIGEST}",
-        content=CONTENT[:4],
-        headers={"Content-Range": f"0-{range_last}", "Content-Length": stated},
-    )
-    refused(answer, 400, "SIZE_INVALID")
+    for content_range in ("0-2", "0-4", "0-0"):
+        answer = await registry.client.request(
+            method,
+            f"{location}?digest={DIGEST}",
+            content=CONTENT[:4],
+            headers={"Content-Range": content_range},
+        )
+        assert answer.request.headers["Content-Length"] == "4"
+        refused(answer, 400, "SIZE_INVALID")
     assert (await close_upload(registry, location, DIGEST, CONTENT, "0-9")).status_code == 201
 
 
@@ -227,13 +214,13 @@ async def test_chunk_when_another_number_of_bytes_arrives_than_its_range_states_
     assert await pulled(registry, "a/b", DIGEST) == CONTENT
 
 
-@pytest.mark.parametrize("length", ["-1", "4.0", "abc", "4, 4", "9" * 19, "٤"])
 @served()
-async def test_chunk_when_its_length_is_malformed_gets_400(registry: Registry, length: str) -> None:
+async def test_chunk_when_its_length_is_malformed_gets_400(registry: Registry) -> None:
     location = await open_upload(registry, "a/b")
-    headers = [(b"Content-Range", b"0-3"), (b"Content-Length", length.encode())]
-    answer = await registry.client.patch(location, content=CONTENT[:4], headers=headers)
-    refused(answer, 400, "SIZE_INVALID")
+    for length in ("-1", "4.0", "abc", "4, 4", "9" * 19, "\u0664"):
+        headers = [(b"Content-Range", b"0-3"), (b"Content-Length", length.encode())]
+        answer = await registry.client.patch(location, content=CONTENT[:4], headers=headers)
+        refused(answer, 400, "SIZE_INVALID")
     assert (await close_upload(registry, location, DIGEST, CONTENT)).status_code == 201
 
 

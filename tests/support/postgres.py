@@ -60,10 +60,8 @@ class Rows(NamedTuple):
     content: bytes
 
 
-class TestServer:
+class SharedServer:
     """The run's server, started when its address is first asked for."""
-
-    __test__ = False
 
     def __init__(self) -> None:
         self._directory: Path | None = None
@@ -84,11 +82,11 @@ class TestServer:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-_SERVER: Final = pytest.StashKey[TestServer]()
+_SERVER: Final = pytest.StashKey[SharedServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SERVER] = TestServer()
+    config.stash[_SERVER] = SharedServer()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,8 +1,8 @@
 """A registry in this process: the real application on a real database and a directory, behind an HTTP client.
 
-    async with open_registry(database, tmp_path) as registry:
-        await registry.push_image("a/b", "latest")
-        answer = await registry.client.get("/v2/a/b/manifests/latest")
+async with open_registry(database, tmp_path) as registry:
+    await registry.push_image("a/b", "latest")
+    answer = await registry.client.get("/v2/a/b/manifests/latest")
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ class Image:
 
 
 def image(
-    *layers: bytes, config: bytes = b"{}", config_type: str = CONFIG_TYPE, algorithm: str = "sha256", **more: Any
+    *layers: bytes,
+    config: bytes = b"{}",
+    config_type: str = CONFIG_TYPE,
+    algorithm: str = "sha256",
+    **more: Any,
 ) -> Image:
     """An OCI image manifest; `more` are further fields, such as subject, artifactType, annotations."""
     document: dict[str, Any] = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
 from app.domain.digest import Digest
+from app.domain.errors import BlobUnknown, DigestUnsupported
 from app.domain.ranges import ByteRange, parse_ranges
 from app.http.streaming import StreamedResponse
 from app.http.wire import matches_etag
@@ -22,7 +24,7 @@ _OCTETS = "application/octet-stream"
 
 
 async def get(call: Call) -> Response:
-    digest = Digest.parse(call.parameters["digest"])
+    digest = _known_digest(call.parameters["digest"])
     pull = call.services.pull
     blob = await (pull.blob_head if call.is_head else pull.blob)(call.name, digest)
     headers = {
@@ -43,8 +45,16 @@ async def get(call: Call) -> Response:
 
 
 async def delete(call: Call) -> Response:
-    await call.services.remove.blob(call.name, Digest.parse(call.parameters["digest"]))
+    await call.services.remove.blob(call.name, _known_digest(call.parameters["digest"]))
     return Response(status_code=202)
+
+
+def _known_digest(text: str) -> Digest:
+    """The digest of a blob to find. One that could never have been pushed is simply not there."""
+    try:
+        return Digest.parse(text)
+    except DigestUnsupported as error:
+        raise BlobUnknown(error.detail) from None
 
 
 def _ranges(call: Call, blob: Blob) -> list[ByteRange] | None:
@@ -79,8 +89,9 @@ def _parts(call: Call, blob: Blob, parts: list[ByteRange], headers: dict[str, st
     async def body() -> AsyncGenerator[bytes, None]:
         for head, (start, stop) in zip(heads, parts, strict=True):
             yield head
-            async for block in call.services.pull.content(blob, start, stop):
-                yield block
+            async with aclosing(call.services.pull.content(blob, start, stop)) as blocks:
+                async for block in blocks:
+                    yield block
         yield tail
 
     length = sum(map(len, heads)) + sum(stop - start for start, stop in parts) + len(tail)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from app.domain.digest import Digest
-from app.domain.errors import ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
+from app.domain.errors import DigestUnsupported, ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
 from app.domain.limits import MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX
 from app.domain.names import Reference, Tag, parse_reference, parse_tag
 from app.domain.negotiation import Accepted, linux_amd64_child
@@ -84,7 +84,7 @@ def _known_reference(text: str) -> Reference:
     """The reference of a manifest to find. One that could never have been pushed is simply not there."""
     try:
         return parse_reference(text)
-    except TagInvalid as error:
+    except (TagInvalid, DigestUnsupported) as error:
         raise ManifestUnknown(error.detail) from None
 
 

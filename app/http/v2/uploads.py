@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from app.domain.digest import Algorithm, Digest
-from app.domain.errors import DigestInvalid, NameInvalid, RangeInvalid, SizeInvalid
-from app.domain.names import RepositoryName, parse_name
+from app.domain.errors import BlobUploadUnknown, DigestInvalid, NameInvalid, RangeInvalid, SizeInvalid
+from app.domain.names import parse_name
 from app.domain.ranges import parse_chunk_range
 from app.http.wire import content_length, parse_upload
 from app.services.push_blob import Chunk
@@ -23,7 +23,7 @@ async def start(call: Call) -> Response:
     mounted = call.query.first("mount")
     if mounted is not None:
         digest = Digest.parse(mounted)
-        if await call.services.push_blob.mount(call.name, digest, _source(call), call.caller):
+        if await _mounted(call, digest):
             return _created(call, digest)
         return await _opened(call, digest.algorithm)
     stated = call.query.first("digest")
@@ -73,13 +73,14 @@ async def _opened(call: Call, algorithm: Algorithm) -> Response:
     return _progress(call, upload, 0, 202)
 
 
-def _source(call: Call) -> RepositoryName | None:
-    """The repository to mount from. One whose name is malformed has nothing, which is answered like any other miss."""
+async def _mounted(call: Call, digest: Digest) -> bool:
+    """Whether the blob could be mounted. A source whose name is malformed has nothing: a miss like any other."""
     text = call.query.first("from")
     try:
-        return None if text is None else parse_name(text)
+        source = None if text is None else parse_name(text)
     except NameInvalid:
-        return None
+        return False
+    return await call.services.push_blob.mount(call.name, digest, source, call.caller)
 
 
 def _chunk(call: Call) -> Chunk:
@@ -119,5 +120,8 @@ def _session_headers(call: Call, upload: UUID, size: int) -> dict[str, str]:
 
 async def _with_status(call: Call, upload: UUID, error: RangeInvalid) -> RangeInvalid:
     """The same refusal, saying where the upload stands, so that the client can go on without asking."""
-    size = await call.services.push_blob.size(call.name, upload)
+    try:
+        size = await call.services.push_blob.size(call.name, upload)
+    except BlobUploadUnknown:  # whoever took it over has finished it already
+        return error
     return RangeInvalid(error.detail, headers=tuple(_session_headers(call, upload, size).items()))

@@ -54,11 +54,11 @@ class Identity:
         ]
 
 
-def choose(root: Path, cluster: Path, postgres: Path, *, namespaces: bool = True) -> Identity:
-    """The first identity that can reach `root` and the program. Raises EmbeddedError if there is none."""
+def choose(root: Path, cluster: Path, programs: Path, *, namespaces: bool = True) -> Identity:
+    """The first identity that can reach `root` and the programs. Raises EmbeddedError if there is none."""
     reasons: list[str] = []
     for identity in _candidates(root, cluster, namespaces=namespaces):
-        reason = _refusal(identity, root, postgres)
+        reason = _refusal(identity, root, programs)
         if reason is None:
             return identity
         reasons.append(f"{identity.kind}: {reason}")
@@ -113,11 +113,12 @@ def _nobody() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def _refusal(identity: Identity, root: Path, postgres: Path) -> str | None:
+def _refusal(identity: Identity, root: Path, programs: Path) -> str | None:
     """Why this identity cannot run PostgreSQL in `root`, or None if it can."""
     if identity.kind == "self":
         return None
-    command = identity.command(root, signal.SIGTERM, str(postgres), "--version")
+    # A program that looks for itself first, as the server does.
+    command = identity.command(root, signal.SIGTERM, str(programs / "pg_config"), "--bindir")
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603  (our own words)
     except subprocess.TimeoutExpired:

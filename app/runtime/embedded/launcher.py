@@ -24,9 +24,10 @@ from typing import Final
 REFUSED: Final = 126
 
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_SECUREBITS: Final = 28
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
+_SECBIT_NO_SETUID_FIXUP: Final = 4
 _CAP_DAC_OVERRIDE: Final = 1
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _CLONE_NEWUSER: Final = 0x10000000
@@ -69,7 +70,9 @@ def _become(uid: int, gid: int) -> None:
 
 
 def _become_guest(uid: int, gid: int) -> None:
-    _prctl(_PR_SET_KEEPCAPS, 1)
+    # Keeps the capabilities over the change of user, and lets access(2), by which PostgreSQL looks for its own
+    # programs, go by them too.
+    _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     _become(uid, gid)
     wanted = 1 << _CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

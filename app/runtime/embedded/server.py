@@ -108,7 +108,7 @@ class EmbeddedPostgres:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         version = cluster.version(self._cluster)
         programs = binaries.locate(version or binaries.NEWEST)
-        who = identity.choose(root, self._cluster, programs / "postgres", namespaces=self._namespaces)
+        who = identity.choose(root, self._cluster, programs, namespaces=self._namespaces)
         if version is None:
             cluster.make(self._cluster, who, durable=self._durable)
         else:

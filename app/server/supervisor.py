@@ -1,0 +1,203 @@
+"""The supervisor: starts the workers, replaces those that die, serves the debug address, and stops everything.
+
+It answers no request of the API itself, so whatever a request does to a worker, the supervisor is there to put it
+right. The first signal lets requests finish; a second one ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import shutil
+import signal
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from app.server import choices
+from app.server.channel import Order
+from app.server.errors import ServerError
+from app.server.manner import Manner
+from app.server.seat import Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+
+    from app.config import Settings
+    from app.server.choices import Doors
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+DEBUG_DRAIN_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 0.5
+
+_log = logging.getLogger("registry.server")
+
+
+def _nothing_wrong() -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is run: the settings, the sockets made from them, and who is told of what.
+
+    `ready` is called once, when every worker serves. `trouble` is asked now and then whether something that the
+    registry cannot do without is gone; the sentence that it answers ends the registry. `wiring` is the module that
+    builds the registry in the workers.
+    """
+
+    settings: Settings
+    doors: Doors
+    ready: Callable[[], None]
+    trouble: Callable[[], str] = field(default=_nothing_wrong)
+    wiring: str = "app.wiring"
+
+
+def run(site: Site) -> None:
+    """Serve until a signal says otherwise. Raises ServerError if that fails, or if it had to end at once."""
+    with _metrics_directory(site.settings) as metrics:
+        try:
+            asyncio.run(Supervisor(site, metrics).run())
+        except* ServerError as errors:
+            raise _first(errors) from None
+
+
+class Supervisor:
+    """See `run`. `metrics` is where the workers count, None if they do not."""
+
+    def __init__(self, site: Site, metrics: Path | None) -> None:
+        self._site = site
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._over = asyncio.Event()
+        self._hurried = False
+        settings = site.settings.model_dump_json()
+        self._seats = [
+            Seat(
+                Order(
+                    place=place,
+                    settings=settings,
+                    listener=site.doors.main.of(place).fileno(),
+                    metrics=str(metrics or ""),
+                    wiring=site.wiring,
+                ),
+                left=self._forget,
+            )
+            for place in range(choices.worker_count(site.settings))
+        ]
+
+    async def run(self) -> None:
+        """Serve until a signal comes and everything has ended."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._signalled)
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(seat.keep()) for seat in self._seats]
+            others = [group.create_task(task) for task in (self._announce(), self._watch(), self._debug())]
+            await self._stopping.wait()
+            self._stop()
+            await asyncio.wait(keepers)
+            self._over.set()
+            await asyncio.wait(others)
+        if self._hurried:
+            raise ServerError("stopped at once, as the second signal asked: requests under way were cut off")
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            self._hurried = True
+            for seat in self._seats:
+                seat.kill()
+        self._stopping.set()
+
+    def _stop(self) -> None:
+        _log.info("stopping")
+        # Ours first: a connection that comes between the last worker's close and ours would wait for nobody.
+        self._site.doors.main.close()
+        for seat in self._seats:
+            seat.stop(choices.drain_seconds(self._site.settings))
+
+    async def _announce(self) -> None:
+        for seat in self._seats:
+            if not await self._unless_stopping(seat.ready.wait()):
+                return
+        self._site.ready()
+
+    async def _watch(self) -> None:
+        while await self._unless_over(WATCH_SECONDS):
+            if trouble := self._site.trouble():
+                raise ServerError(trouble)
+
+    async def _unless_stopping(self, event: Awaitable[Any]) -> bool:
+        """Wait for `event` or the signal to stop, whichever comes first."""
+        waiting = [asyncio.ensure_future(event), asyncio.ensure_future(self._stopping.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return not self._stopping.is_set()
+
+    async def _unless_over(self, seconds: float) -> bool:
+        """Sleep; then whether there still is something to watch."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _debug(self) -> None:
+        door = self._site.doors.debug
+        if door is None:
+            return
+        # Most of the registry's modules, which the supervisor has no other use for.
+        from app.http.ops import Health, debug_app  # noqa: PLC0415
+        from app.runtime.metrics import Scrape  # noqa: PLC0415
+        from app.server.serving import serve  # noqa: PLC0415
+
+        settings = self._site.settings
+        checks: Mapping[str, Any] = importlib.import_module(self._site.wiring).checks(settings)
+        health = Health({**checks, "workers": self._check_workers, "shutdown": self._check_shutdown})
+        path = settings.http.debug.metrics_path
+        pages = {path: Scrape(self._metrics)} if path is not None and self._metrics is not None else {}
+        app = debug_app(health.failures, pages)
+        _log.info("health and metrics are at http://%s", door.name)
+        await serve(app, door.sockets, Manner(DEBUG_DRAIN_SECONDS), stop=self._over.wait)
+
+    async def _check_workers(self) -> None:
+        """A worker that is being replaced is no trouble; one that hangs is, and so is having none."""
+        serving = [seat for seat in self._seats if seat.ready.is_set()]
+        if not serving:
+            raise ServerError("no worker process is serving")
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(seat.answers()) for seat in serving]
+        if silent := sum(not answer.result() for answer in answers):
+            raise ServerError(f"{silent} of {len(self._seats)} worker processes do not answer")
+
+    async def _check_shutdown(self) -> None:
+        if self._stopping.is_set():
+            raise ServerError("the registry is stopping")
+
+    def _forget(self, place: int) -> None:
+        if self._metrics is not None:
+            from app.runtime.metrics import forget  # noqa: PLC0415  (as in _debug)
+
+            forget(self._metrics, place)
+
+
+@contextmanager
+def _metrics_directory(settings: Settings) -> Generator[Path | None]:
+    if settings.http.debug.metrics_path is None:
+        yield None
+        return
+    directory = Path(tempfile.mkdtemp(prefix="registry-metrics-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _first(errors: BaseExceptionGroup[ServerError]) -> ServerError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,60 @@
+"""A database with enough in it that PostgreSQL plans as it would in earnest: thousands of rows, analyzed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from app.store.engine import Connection
+
+REPOSITORIES: Final = 3_000
+BLOBS: Final = 12_000
+# Repositories that hold anything: numbers 1 to BUSY, with 100 manifests each.
+BUSY: Final = 60
+
+_DIGEST: Final = "CREATE FUNCTION d(kind text, n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE AS"
+_SEED: Final = f"""
+    SET session_replication_role = replica;
+    {_DIGEST} $$ SELECT '\\x01'::bytea || sha256((kind || n)::bytea) $$;
+    INSERT INTO repositories (path, has_tags, last_published_at)
+        SELECT 'group/project-' || n, n % 3 = 1, now() FROM generate_series(1, {REPOSITORIES}) n;
+    INSERT INTO blobs (digest, size, storage_key)
+        SELECT d('blob', n), n, 'objects/' || n FROM generate_series(1, {BLOBS}) n;
+    INSERT INTO repository_blobs (repository_id, blob_digest)
+        SELECT 1 + n % {BUSY}, d('blob', n) FROM generate_series(1, {BLOBS}) n;
+    INSERT INTO manifests (repository_id, id, digest, media_type, config_media_type, config_digest, subject_digest,
+                           payload, payload_bytes, total_size)
+        SELECT 1 + n % {BUSY}, n, d('manifest', n), 'application/vnd.oci.image.manifest.v1+json',
+               'application/vnd.oci.image.config.v1+json', d('blob', n),
+               CASE WHEN n % 4 = 0 THEN d('manifest', n - {BUSY}) END, repeat('x', 700)::bytea, 700, 5000
+        FROM generate_series(1, {BUSY} * 100) n;
+    INSERT INTO layers (repository_id, manifest_id, ordinal, digest, size, media_type)
+        SELECT 1 + n % {BUSY}, n, o, d('blob', n + {BUSY} * o), 100, 'application/vnd.oci.image.layer.v1.tar+gzip'
+        FROM generate_series(1, {BUSY} * 100) n, generate_series(1, 4) o;
+    INSERT INTO manifest_references (repository_id, parent_id, child_id)
+        SELECT 1 + n % {BUSY}, n, n - {BUSY} * c FROM generate_series({BUSY} * 50, {BUSY} * 100) n,
+            generate_series(1, 2) c WHERE n % 5 = 0;
+    INSERT INTO tags (repository_id, name, manifest_id)
+        SELECT 1 + n % {BUSY}, 'v' || n || '-' || t, n FROM generate_series(1, {BUSY} * 100) n, generate_series(1, 2) t;
+    INSERT INTO blob_uploads (id, repository_id, storage_key, writer)
+        SELECT md5('upload' || n)::uuid, 1 + n % {BUSY}, 'uploads/' || n, md5('writer' || n)::uuid
+        FROM generate_series(1, 5000) n;
+    INSERT INTO gc_blob_review_queue (digest, review_after, event)
+        SELECT d('blob', n), now() + (n % 48) * interval '1 hour', 'blob_upload' FROM generate_series(1, {BLOBS}) n;
+    INSERT INTO gc_manifest_review_queue (repository_id, manifest_id, review_after, event)
+        SELECT 1 + n % {BUSY}, n, now() + (n % 48) * interval '1 hour', 'manifest_upload'
+        FROM generate_series(1, {BUSY} * 100) n;
+    INSERT INTO gc_storage_deletions (storage_key, reason, not_before)
+        SELECT 'gone/' || n, 'blob_unused', now() + (n % 48) * interval '1 hour' FROM generate_series(1, 5000) n;
+    SELECT setval('manifests_id_seq', {BUSY} * 200);
+    DROP FUNCTION d(text, bigint);
+"""
+
+
+async def seed(connection: Any) -> None:
+    """Fill the empty database, past triggers and foreign keys."""
+    async with connection.transaction():
+        await connection.execute(_SEED)
+        await connection.execute("SET LOCAL session_replication_role = origin")
+    await connection.execute("SET session_replication_role = origin")
+    await connection.execute("VACUUM ANALYZE")

@@ -1,0 +1,275 @@
+"""The registry as an operator runs it: `registry serve --local` in processes of its own, on a data directory.
+
+    with serve(tmp_path / "data") as registry:
+        registry.push("a/b", "latest", package)
+        registry.check("a/b", "latest", package)
+        assert registry.stop() == 0
+
+What runs is looked up in /proc, so that a test sees what is left behind and not what we believe to have ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.needs import program
+from tests.support.processes import (
+    command_line,
+    descendants,
+    mentioning,
+    socket_inode,
+    sockets_of,
+    started,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Generator, Sequence
+
+    from tests.support.images import Package
+    from tests.support.registry import Image
+
+CHECKOUT: Final = Path(__file__).parents[2]
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 30.0
+_ACCESS: Final = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3}) ')
+_READY: Final = re.compile(r"^registry: ready on (https?://[^\s,]+), data in (.+?); try: (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+class Access(NamedTuple):
+    """A line of the access log."""
+
+    method: str
+    target: str
+    status: int
+
+
+@dataclass
+class Served:
+    """A running registry. `output` and `errors` are files that its standard streams go to."""
+
+    process: subprocess.Popen[bytes]
+    data: Path
+    output: Path
+    errors: Path
+    url: str = ""
+    client: httpx.Client = field(default_factory=httpx.Client)
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`, as it stands in front of a repository's name."""
+        return self.url.partition("://")[2]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def wait_until_ready(self) -> None:
+        """Return once the ready line is there. Raises AssertionError with what was said instead."""
+        found = wait_for(
+            lambda: _READY.search(self.output.read_text()) or self.process.poll() is not None, START_SECONDS
+        )
+        assert isinstance(found, re.Match), f"not ready: {self.said()}"
+        self.url = found[1]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait for the end. Returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def said(self) -> str:
+        """Everything that was printed, for a failure's message."""
+        return f"{self.output.read_text()}\n{self.errors.read_text()}"
+
+    def accesses(self) -> list[Access]:
+        """What the access log tells, in the text form."""
+        found: list[tuple[str, str, str]] = _ACCESS.findall(self.output.read_text())
+        return [Access(method, target, int(status)) for method, target, status in found]
+
+    def mounts(self, name: str) -> list[int]:
+        """How the mounts into the repository were answered: 201 is one that succeeded."""
+        return [
+            status
+            for method, target, status in self.accesses()
+            if method == "POST" and target.startswith(f"/v2/{name}/") and "mount=" in target
+        ]
+
+    def workers(self) -> list[int]:
+        """The processes that answer requests."""
+        return [pid for pid in descendants(self.process.pid) if "app.server.worker" in command_line(pid)]
+
+    def worker_of(self, local_port: int) -> int:
+        """The process that has the other end of our connection from `local_port`."""
+        inode = socket_inode(self.port, local_port)
+        return next(pid for pid in self.workers() if inode in sockets_of(pid))
+
+    def processes(self) -> set[tuple[int, str]]:
+        """All that belongs to it: pids, each with when it started, which tells it from a later one."""
+        family = {self.process.pid, *descendants(self.process.pid), *mentioning(self.data)}
+        return {(pid, began) for pid in family if (began := started(pid))}
+
+    def put(self, name: str, manifest: Image, reference: str = "") -> None:
+        """Push one manifest, whose blobs are there."""
+        answer = self.client.put(
+            f"{self.url}/v2/{name}/manifests/{reference or manifest.digest()}",
+            content=manifest.payload,
+            headers={"Content-Type": manifest.media_type},
+        )
+        assert answer.status_code == 201, answer.text
+
+    def push(self, name: str, reference: str, package: Package) -> None:
+        """Push the package with everything that it needs."""
+        for digest, blob in package.blobs.items():
+            answer = self.client.post(f"{self.url}/v2/{name}/blobs/uploads/?digest={digest}", content=blob)
+            assert answer.status_code == 201, answer.text
+        for child in package.children:
+            self.put(name, child)
+        self.put(name, package.root, reference)
+
+    def check(self, name: str, reference: str, package: Package) -> None:
+        """Pull the package, each part by its digest, and compare every byte."""
+        assert self._manifest(name, reference, package.root) == package.root.payload
+        for manifest in package.manifests:
+            assert self._manifest(name, manifest.digest(), manifest) == manifest.payload
+        for digest, blob in package.blobs.items():
+            answer = self.client.get(f"{self.url}/v2/{name}/blobs/{digest}")
+            assert (answer.status_code, answer.content) == (200, blob)
+            assert answer.headers["Docker-Content-Digest"] == digest
+
+    def _manifest(self, name: str, reference: str, manifest: Image) -> bytes:
+        answer = self.client.get(
+            f"{self.url}/v2/{name}/manifests/{reference}", headers={"Accept": manifest.media_type}
+        )
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["Content-Type"] == manifest.media_type
+        assert answer.headers["Docker-Content-Digest"] == manifest.digest()
+        return answer.content
+
+    def stored(self) -> set[str]:
+        """The digests of all objects on disk, computed from their bytes."""
+        return {
+            f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+            for path in (self.data / "objects").rglob("*")
+            if path.is_file()
+        }
+
+
+def command(data: Path) -> list[str]:
+    """What `make serve` runs."""
+    return [sys.executable, "-m", "app.cli", "serve", "--local", "--data", str(data)]
+
+
+def ordinary(words: Sequence[str]) -> list[str]:
+    """The same command as the user nobody runs it.
+
+    Where interpreter and checkout lie in directories of root's alone, nobody may read there, and nothing more.
+    """
+    nobody = pwd.getpwnam("nobody")
+    become = [
+        str(program("setpriv")),
+        f"--reuid={nobody.pw_uid}",
+        f"--regid={nobody.pw_gid}",
+        "--clear-groups",
+    ]
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    trial = subprocess.run(
+        [*become, sys.executable, "-c", "import app.config"],
+        cwd=CHECKOUT,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    return [*become, *([] if trial.returncode == 0 else reading), *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The run's environment without what would steer the registry, and with `more`."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("REGISTRY_", "MAKE"))}
+    return {**own, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def overrides(**settings: str) -> dict[str, str]:
+    """A registry's environment in the tests: some free port, and these settings: `HTTP_ADDR=…`."""
+    settings = {"HTTP_ADDR": "127.0.0.1:0", **settings}
+    return environment(**{f"REGISTRY_{name}": value for name, value in settings.items()})
+
+
+@contextmanager
+def serve(
+    data: Path,
+    *,
+    words: Sequence[str] | None = None,
+    logs: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    **settings: str,
+) -> Generator[Served]:
+    """A registry that is ready. `settings` are as for `overrides`; `words` the command if not the usual one."""
+    logs = logs or data.parent
+    output, errors = logs / f"{data.name}.out", logs / f"{data.name}.err"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            words or command(data),
+            cwd=CHECKOUT,
+            env=overrides(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    served = Served(process, data, output, errors)
+    try:
+        served.wait_until_ready()
+        with httpx.Client(timeout=30, trust_env=False, verify=tls or False) as served.client:
+            yield served
+    finally:
+        _end(served)
+
+
+def run(words: Sequence[str], seconds: float = START_SECONDS, **settings: str) -> Outcome:
+    """Run a command that ends by itself."""
+    done = subprocess.run(
+        words,
+        cwd=CHECKOUT,
+        env=overrides(**settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _end(served: Served) -> None:
+    if served.process.poll() is None:
+        try:
+            served.stop()
+        except subprocess.TimeoutExpired:
+            for pid, _ in served.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            served.process.wait()
+            pytest.fail(f"the registry did not stop: {served.said()}")
