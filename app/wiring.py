@@ -128,7 +128,7 @@ async def _watch_pool(database: Database, metrics: Metrics) -> None:
 
 
 def _services(settings: Settings, database: Database, driver: Driver, hashers: Threads) -> Services:
-    ids = RepositoryIds()
+    ids = RepositoryIds(database)
     return Services(
         pull=Pull(database, driver, ids),
         push_blob=PushBlob(database, driver, ids, hashers),

@@ -14,7 +14,7 @@ from app.blobs.driver import StorageError
 from app.domain.errors import ClientGone, Denied, NotFound, RegistryError, Unavailable, Unsupported
 from app.domain.names import parse_name
 from app.http.call import ApiRules, Call, RequestBody, Services
-from app.http.routes import ROOT, Endpoint, Operation, match
+from app.http.routes import ENDPOINTS, ROOT, Endpoint, Operation, match
 from app.http.wire import error_response
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.domain.access import Action, Caller
 
 _log = logging.getLogger(__name__)
+_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 _API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 
 
@@ -57,6 +58,7 @@ class Application:
         self._rules = rules
         self._authenticate = authenticate
         self._observer = observer
+        self._allowed = {endpoint.id: _allowed(endpoint, rules) for endpoint in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,7 +79,7 @@ class Application:
         except ClientGone:
             answer.status = ClientGone.status
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes an answer
-            if not answer.status:
+            if not answer.status and scope["method"] not in _WITHOUT_BODY:
                 await body.drain()
             await answer.refuse(scope, receive, _as_refusal(error, scope))
         finally:
@@ -119,20 +121,14 @@ class Application:
 
     def _operation(self, endpoint: Endpoint, method: str) -> Operation:
         """What the method does here. Raises Unsupported (405) with the methods that would do something."""
-        rules = self._rules
-        allowed = {
-            name: operation
-            for name, operation in endpoint.operations.items()
-            if not (operation.writes and rules.read_only)
-            and not (operation.deletes and not rules.delete_enabled)
-        }
+        allowed = self._allowed[endpoint.id]
         if method in allowed:
             return allowed[method]
         reason = f"{method[:16]} is not possible here"
         if method in endpoint.operations:
             reason = (
                 "the registry is read-only"
-                if rules.read_only
+                if self._rules.read_only
                 else "deletion is disabled (storage.delete.enabled)"
             )
         raise Unsupported(reason, headers=(("Allow", ", ".join(allowed)),))
@@ -164,6 +160,15 @@ class _Answer:
         ):  # too late for an answer: the connection is cut when the server sees the body end early
             return
         await error_response(error)(scope, receive, self.send)
+
+
+def _allowed(endpoint: Endpoint, rules: ApiRules) -> dict[str, Operation]:
+    """The methods of the endpoint that the operator's rules leave."""
+    return {
+        name: operation
+        for name, operation in endpoint.operations.items()
+        if not (operation.writes and rules.read_only) and not (operation.deletes and not rules.delete_enabled)
+    }
 
 
 def _authorize(caller: Caller, action: Action, repository: str | None) -> None:

@@ -167,6 +167,8 @@ class Supervisor:
 
     async def _check_workers(self) -> None:
         """A worker that is being replaced is no trouble; one that hangs is, and so is having none."""
+        if self._stopping.is_set():
+            return
         serving = [seat for seat in self._seats if seat.ready.is_set()]
         if not serving:
             raise ServerError("no worker process is serving")

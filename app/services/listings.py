@@ -35,9 +35,9 @@ class Listings:
 
     async def tags(self, name: RepositoryName, last: str, limit: int) -> Page[Tag]:
         """Tags in byte order after `last`. Raises NameUnknown."""
+        repository_id = await self._ids.get(name)
 
         async def work(c: Connection) -> list[Tag]:
-            repository_id = await self._ids.get(c, name)
             return await repositories.tag_names(c, repository_id, last, limit + 1) if limit else []
 
         return _page(await self._database.read(work), limit)

@@ -2,32 +2,36 @@
 
 A HEAD is more than a read: a push relies on "it exists" and sends nothing again. So whatever a HEAD confirms is given
 a grace period (I8), which costs a write only while a review of it is pending.
+
+The database is asked about every request, and requests share statements (`Coalesced`). Only what can never change is
+kept in the process: the bytes of manifests, by digest.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
-from datetime import datetime, timedelta
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from app.blobs.driver import Driver, ObjectMissing, ObjectTooShort
+from app.blobs.driver import ObjectMissing, ObjectTooShort
 from app.domain.digest import Digest
 from app.domain.errors import BlobUnknown, ManifestUnknown, Unavailable
-from app.store import blobs, manifests
+from app.services.coalescing import Coalesced
+from app.store import blobs, lookups, manifests
+from app.store.lookups import DigestKey, FoundBlob, FoundManifest, TagKey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
+    from app.blobs.driver import Driver
     from app.domain.names import Reference, RepositoryName
     from app.services.repository_ids import RepositoryIds
-    from app.store.blobs import Blob
-    from app.store.engine import Connection, Database
-    from app.store.manifests import StoredManifest
+    from app.store.engine import Database
 
 _log = logging.getLogger(__name__)
-# A review that is due later than this leaves a push time enough; the database decides anew with its own setting.
-GRACE: Final = timedelta(hours=12)
+# Payloads kept in each process, and the largest of them: images have manifests of some kilobytes.
+PAYLOADS_BYTES_MAX: Final = 32 * 1024 * 1024
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
 
 
 class Pull:
@@ -37,66 +41,105 @@ class Pull:
         self._database = database
         self._driver = driver
         self._ids = ids
+        self._payloads = _Payloads(PAYLOADS_BYTES_MAX)
+        self._by_tag: Coalesced[TagKey, FoundManifest] = Coalesced(self._look_up_tags)
+        self._by_digest: Coalesced[DigestKey, FoundManifest] = Coalesced(self._look_up_digests)
+        self._blobs: Coalesced[DigestKey, FoundBlob] = Coalesced(self._look_up_blobs)
 
-    async def manifest(self, name: RepositoryName, reference: Reference) -> StoredManifest:
-        """The manifest with its payload. Raises NameUnknown, ManifestUnknown."""
+    async def manifest(self, name: RepositoryName, reference: Reference) -> FoundManifest:
+        """The manifest without its payload. Raises NameUnknown, ManifestUnknown."""
 
-        async def query(c: Connection, repository_id: int) -> StoredManifest | None:
-            return await manifests.get(c, repository_id, name, reference)
+        async def ask(repository_id: int) -> FoundManifest | None:
+            if isinstance(reference, Digest):
+                return await self._by_digest.ask(DigestKey(repository_id, name, reference.packed))
+            return await self._by_tag.ask(TagKey(repository_id, name, reference))
 
-        return _known(await self._ids.find_in(self._database, name, query), reference)
+        found = await self._ids.find_in(name, ask)
+        if found is None:
+            raise _manifest_unknown(reference)
+        return found
 
-    async def manifest_head(self, name: RepositoryName, reference: Reference) -> StoredManifest:
-        """The manifest without its payload; what it names stays for a grace period. Raises as `manifest`."""
+    async def manifest_head(self, name: RepositoryName, reference: Reference) -> FoundManifest:
+        """As `manifest`; it stays for a grace period."""
+        found = await self.manifest(name, reference)
+        if found.due and not await self._database.write(
+            lambda c: manifests.keep(c, found.repository_id, found.id)
+        ):
+            raise _manifest_unknown(reference)
+        return found
 
-        async def query(c: Connection, repository_id: int) -> StoredManifest | None:
-            found = await manifests.head(c, repository_id, name, reference)
-            if found is None or found.now is None or not _is_due(found.reviewed_after, found.now):
-                return found
-            return found if await manifests.keep(c, repository_id, found.id) else None
+    async def payload(self, manifest: FoundManifest) -> bytes:
+        """The manifest's bytes. Raises ManifestUnknown if it was deleted since it was found."""
+        payload = self._payloads.find(manifest.digest)
+        if payload is None:
+            payload = await self._database.read(
+                lambda c: manifests.payload(c, manifest.repository_id, manifest.id)
+            )
+            if payload is None:
+                raise _manifest_unknown(manifest.digest)
+            self._payloads.keep(manifest.digest, payload)
+        return payload
 
-        return _known(await self._ids.find_in(self._database, name, query), reference)
-
-    async def blob(self, name: RepositoryName, digest: Digest) -> Blob:
+    async def blob(self, name: RepositoryName, digest: Digest) -> FoundBlob:
         """The blob, if the repository has it. Raises NameUnknown, BlobUnknown."""
 
-        async def query(c: Connection, repository_id: int) -> Blob | None:
-            return await blobs.find(c, repository_id, name, digest)
+        async def ask(repository_id: int) -> FoundBlob | None:
+            return await self._blobs.ask(DigestKey(repository_id, name, digest.packed))
 
-        found = await self._ids.find_in(self._database, name, query)
+        found = await self._ids.find_in(name, ask)
         if found is None:
             raise BlobUnknown({"digest": str(digest)})
         return found
 
-    async def blob_head(self, name: RepositoryName, digest: Digest) -> Blob:
+    async def blob_head(self, name: RepositoryName, digest: Digest) -> FoundBlob:
         """As `blob`; it stays for a grace period."""
         found = await self.blob(name, digest)
-        if not _is_due(found.reviewed_after, found.now):
-            return found
-
-        async def keep(c: Connection) -> bool:
-            return await blobs.keep(c, digest)
-
-        if not await self._database.write(keep):
+        if found.due and not await self._database.write(lambda c: blobs.keep(c, digest)):
             raise BlobUnknown({"digest": str(digest)})
         return found
 
-    async def content(self, blob: Blob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """The blob's bytes from `start` to before `stop`. Raises Unavailable before the first if they are not there."""
+    async def content(self, blob: FoundBlob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """The blob's bytes from `start` to before `stop`. Raises Unavailable before the first if they cannot be had."""
         try:
-            async with aclosing(self._driver.read(blob.storage_key, start, stop)) as blocks:
-                async for block in blocks:
-                    yield block
+            async for block in self._driver.read(blob.storage_key, start, stop):
+                yield block
         except (ObjectMissing, ObjectTooShort) as error:
             _log.exception("blob %s: its object %s is damaged", blob.digest, blob.storage_key)
             raise Unavailable("the blob's content cannot be read") from error
 
+    async def _look_up_tags(self, keys: Sequence[TagKey]) -> dict[TagKey, FoundManifest]:
+        return await self._database.read(lambda c: lookups.manifests_by_tag(c, keys))
 
-def _is_due(reviewed_after: datetime | None, now: datetime) -> bool:
-    return reviewed_after is not None and reviewed_after < now + GRACE
+    async def _look_up_digests(self, keys: Sequence[DigestKey]) -> dict[DigestKey, FoundManifest]:
+        return await self._database.read(lambda c: lookups.manifests_by_digest(c, keys))
+
+    async def _look_up_blobs(self, keys: Sequence[DigestKey]) -> dict[DigestKey, FoundBlob]:
+        return await self._database.read(lambda c: lookups.blobs_by_digest(c, keys))
 
 
-def _known(found: StoredManifest | None, reference: Reference) -> StoredManifest:
-    if found is None:
-        raise ManifestUnknown({"digest" if isinstance(reference, Digest) else "tag": str(reference)})
-    return found
+class _Payloads:
+    """The payloads used last, at most `bytes_max` of them together. Their digests name their bytes for ever."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._payloads: OrderedDict[Digest, bytes] = OrderedDict()
+
+    def find(self, digest: Digest) -> bytes | None:
+        payload = self._payloads.get(digest)
+        if payload is not None:
+            self._payloads.move_to_end(digest)
+        return payload
+
+    def keep(self, digest: Digest, payload: bytes) -> None:
+        if len(payload) > PAYLOAD_BYTES_MAX or digest in self._payloads:
+            return
+        self._payloads[digest] = payload
+        self._bytes += len(payload)
+        while self._bytes > self._bytes_max:
+            _, oldest = self._payloads.popitem(last=False)
+            self._bytes -= len(oldest)
+
+
+def _manifest_unknown(reference: Reference) -> ManifestUnknown:
+    return ManifestUnknown({"digest" if isinstance(reference, Digest) else "tag": str(reference)})

@@ -105,6 +105,13 @@ class PushManifest:
 
     def _check_urls(self, layer: Descriptor, allowed: Callable[[str], bool]) -> None:
         for url in layer.urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or parts.fragment or not allowed(url):
+            if not _is_web_url(url) or not allowed(url):
                 raise ManifestInvalid(f"invalid URL on layer {layer.digest}: {url[:255]!r}")
+
+
+def _is_web_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and not parts.fragment

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.domain.digest import Digest
     from app.domain.names import RepositoryName, Tag
     from app.services.repository_ids import RepositoryIds
-    from app.store.engine import Connection, Database
+    from app.store.engine import Database
 
 
 class Remove:
@@ -23,14 +23,14 @@ class Remove:
 
     async def tag(self, name: RepositoryName, tag: Tag) -> None:
         """Delete the tag alone. Raises NameUnknown, ManifestUnknown."""
-        repository_id = await self._find(name)
+        repository_id = await self._ids.get(name)
         if not await self._database.write(lambda c: manifests.untag(c, repository_id, tag)):
             raise ManifestUnknown({"tag": tag})
         await self._settle(repository_id)
 
     async def manifest(self, name: RepositoryName, digest: Digest) -> list[Tag]:
         """Delete the manifest and every tag on it. Raises NameUnknown, ManifestUnknown, ManifestReferenced."""
-        repository_id = await self._find(name)
+        repository_id = await self._ids.get(name)
         outcome, tags = await self._database.write(lambda c: manifests.delete(c, repository_id, digest))
         if outcome == "unknown":
             raise ManifestUnknown({"digest": str(digest)})
@@ -42,18 +42,12 @@ class Remove:
 
     async def blob(self, name: RepositoryName, digest: Digest) -> None:
         """Take the blob out of the repository. Raises NameUnknown, BlobUnknown, Unsupported while it is in use."""
-        repository_id = await self._find(name)
+        repository_id = await self._ids.get(name)
         outcome = await self._database.write(lambda c: blobs.unlink(c, repository_id, digest))
         if outcome == "unknown":
             raise BlobUnknown({"digest": str(digest)})
         if outcome == "in_use":
             raise Unsupported(f"a manifest of {name} needs {digest}: delete the manifest first")
-
-    async def _find(self, name: RepositoryName) -> int:
-        async def work(c: Connection) -> int:
-            return await self._ids.get(c, name)
-
-        return await self._database.read(work)
 
     async def _settle(self, repository_id: int) -> None:
         await self._database.write(lambda c: repositories.settle_has_tags(c, repository_id))

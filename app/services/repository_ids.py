@@ -1,7 +1,7 @@
 """Repository ids remembered in this process, so that a hot read starts from the id and prunes its partitions.
 
-What is remembered may be wrong: a repository can be renamed or replaced. Reads therefore check the pair (id, path)
-in the statement itself (`store.repositories.still_named`), and a miss is looked up again before anybody is told so.
+What is remembered may be wrong: a repository can be renamed or replaced. Reads therefore check the pair (id, name)
+in the statement itself, and a miss is looked up again before anybody is told so.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.domain.errors import NameUnknown
-from app.store import repositories
+from app.services.coalescing import Coalesced
+from app.store import lookups
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from app.domain.names import RepositoryName
-    from app.store.engine import Connection, Database
+    from app.store.engine import Database
 
 T = TypeVar("T")
 REMEMBERED_MAX: Final = 10_000
@@ -25,8 +26,10 @@ REMEMBERED_MAX: Final = 10_000
 class RepositoryIds:
     """The last repositories used, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._ids: OrderedDict[RepositoryName, int] = OrderedDict()
+        self._current: Coalesced[RepositoryName, int] = Coalesced(self._look_up)
 
     def remember(self, name: RepositoryName, repository_id: int) -> None:
         """`name` is `repository_id`, as the database just said."""
@@ -35,31 +38,25 @@ class RepositoryIds:
         if len(self._ids) > REMEMBERED_MAX:
             self._ids.popitem(last=False)
 
-    async def find_in(
-        self,
-        database: Database,
-        name: RepositoryName,
-        query: Callable[[Connection, int], Awaitable[T | None]],
-    ) -> T | None:
-        """What `query` finds in the repository. Raises NameUnknown.
-
-        `query` must check that the id still has the name: one statement when it is remembered and right.
-        """
-
-        async def work(c: Connection) -> T | None:
-            remembered = self._ids.get(name)
-            if remembered is not None and (found := await query(c, remembered)) is not None:
-                return found
-            current = await self.get(c, name)
-            return None if current == remembered else await query(c, current)
-
-        return await database.read(work)
-
-    async def get(self, c: Connection, name: RepositoryName) -> int:
+    async def get(self, name: RepositoryName) -> int:
         """The repository's id, asked of the database. Raises NameUnknown."""
-        current = await repositories.find(c, name)
+        current = await self._current.ask(name)
         if current is None:
             self._ids.pop(name, None)
             raise NameUnknown({"name": name})
         self.remember(name, current)
         return current
+
+    async def find_in(self, name: RepositoryName, ask: Callable[[int], Awaitable[T | None]]) -> T | None:
+        """What `ask` finds in the repository of that id. Raises NameUnknown.
+
+        `ask` must check that the id still has the name. One question, when the id is remembered and right.
+        """
+        remembered = self._ids.get(name)
+        if remembered is not None and (found := await ask(remembered)) is not None:
+            return found
+        current = await self.get(name)
+        return None if current == remembered else await ask(current)
+
+    async def _look_up(self, names: Sequence[RepositoryName]) -> dict[RepositoryName, int]:
+        return await self._database.read(lambda c: lookups.repository_ids(c, names))

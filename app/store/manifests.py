@@ -11,29 +11,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON
 from sqlalchemy.types import BigInteger, Text
 
 from app.domain.digest import Digest
-from app.store.repositories import still_named
 from app.store.statements import Statement
-from app.store.tables import gc_manifest_review_queue, manifests, tags
+from app.store.tables import manifests, tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from app.domain.manifests import Manifest
-    from app.domain.names import Reference, RepositoryName, Tag
-    from app.store.engine import Connection, Row
-
-_HEAD_COLUMNS: Final = (
-    manifests.c.id, manifests.c.digest, manifests.c.media_type, manifests.c.payload_bytes
-)  # fmt: skip
-_pending = gc_manifest_review_queue
-_REVIEW: Final = (
-    select(func.max(_pending.c.review_after))
-    .where(_pending.c.repository_id == manifests.c.repository_id, _pending.c.manifest_id == manifests.c.id)
-    .scalar_subquery()
-    .label("reviewed_after"),
-    func.now().label("now"),
-)
+    from app.domain.names import RepositoryName, Tag
+    from app.store.engine import Connection
 
 
 def _columns(*names: str) -> list[ColumnElement[Any]]:
@@ -41,35 +27,12 @@ def _columns(*names: str) -> list[ColumnElement[Any]]:
     return [literal_column(name) for name in names]
 
 
-def _by_tag(*columns: Any) -> Any:
-    return (
-        select(*_HEAD_COLUMNS, *columns)
-        .select_from(tags)
-        .join(
-            manifests,
-            (manifests.c.repository_id == tags.c.repository_id) & (manifests.c.id == tags.c.manifest_id),
-        )
-        .where(
-            tags.c.repository_id == bindparam("repository_id"),
-            manifests.c.repository_id == bindparam("repository_id"),
-            tags.c.name == bindparam("tag"),
-            still_named(),
-        )
-    )
-
-
-def _by_digest(*columns: Any) -> Any:
-    return select(*_HEAD_COLUMNS, *columns).where(
-        manifests.c.repository_id == bindparam("repository_id"),
-        manifests.c.digest == bindparam("digest", type_=BYTEA),
-        still_named(),
-    )
-
-
-GET_BY_TAG: Final = Statement("manifests.get_by_tag", _by_tag(manifests.c.payload))
-GET_BY_DIGEST: Final = Statement("manifests.get_by_digest", _by_digest(manifests.c.payload))
-HEAD_BY_TAG: Final = Statement("manifests.head_by_tag", _by_tag(*_REVIEW))
-HEAD_BY_DIGEST: Final = Statement("manifests.head_by_digest", _by_digest(*_REVIEW))
+PAYLOAD: Final = Statement(
+    "manifests.payload",
+    select(manifests.c.payload).where(
+        manifests.c.repository_id == bindparam("repository_id"), manifests.c.id == bindparam("manifest_id")
+    ),
+)
 KEEP: Final = Statement(
     "manifests.keep",
     select(
@@ -159,19 +122,6 @@ REFERRERS: Final = Statement(
 
 
 @dataclass(frozen=True)
-class StoredManifest:
-    """A manifest as it is served. `payload` is None after a HEAD."""
-
-    id: int
-    digest: Digest
-    media_type: str
-    size: int
-    payload: bytes | None
-    reviewed_after: datetime | None = None
-    now: datetime | None = None
-
-
-@dataclass(frozen=True)
 class Referrer:
     """One descriptor of a referrers list; `id` is the cursor for the next page.
 
@@ -187,37 +137,9 @@ class Referrer:
     matched: int
 
 
-async def get(
-    c: Connection, repository_id: int, name: RepositoryName, reference: Reference
-) -> StoredManifest | None:
-    """The manifest with its payload."""
-    row = await _fetch(c, (GET_BY_TAG, GET_BY_DIGEST), repository_id, name, reference)
-    if row is None:
-        return None
-    return StoredManifest(row[0], Digest.unpack(row[1]), row[2], row[3], row[4])
-
-
-async def head(
-    c: Connection, repository_id: int, name: RepositoryName, reference: Reference
-) -> StoredManifest | None:
-    """The manifest without its payload, and when its last pending review falls due."""
-    row = await _fetch(c, (HEAD_BY_TAG, HEAD_BY_DIGEST), repository_id, name, reference)
-    if row is None:
-        return None
-    return StoredManifest(row[0], Digest.unpack(row[1]), row[2], row[3], None, row[4], row[5])
-
-
-async def _fetch(
-    c: Connection,
-    by: tuple[Statement, Statement],
-    repository_id: int,
-    name: RepositoryName,
-    reference: Reference,
-) -> Row | None:
-    by_tag, by_digest = by
-    if isinstance(reference, Digest):
-        return await c.one(by_digest, repository_id=repository_id, path=name, digest=reference.packed)
-    return await c.one(by_tag, repository_id=repository_id, path=name, tag=reference)
+async def payload(c: Connection, repository_id: int, manifest_id: int) -> bytes | None:
+    """The manifest's bytes."""
+    return await c.value(PAYLOAD, repository_id=repository_id, manifest_id=manifest_id)
 
 
 async def keep(c: Connection, repository_id: int, manifest_id: int) -> bool:

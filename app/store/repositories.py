@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.types import BigInteger, Text
 
 from app.domain.names import RepositoryName, Tag
@@ -38,19 +38,6 @@ SETTLE: Final = Statement(
     "repositories.settle_has_tags",
     select(func.settle_has_tags(bindparam("repository_id", type_=BigInteger))),
 )
-
-
-def still_named() -> ColumnElement[bool]:
-    """True while the id in `:repository_id` is the repository at `:path`.
-
-    With it a statement may start from a remembered id, which prunes every partition but one, and yet never
-    answers for a repository that was renamed or replaced.
-    """
-    return (
-        select(1)
-        .where(repositories.c.id == bindparam("repository_id"), repositories.c.path == bindparam("path"))
-        .exists()
-    )
 
 
 async def find(c: Connection, name: RepositoryName) -> int | None:

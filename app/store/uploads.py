@@ -108,7 +108,9 @@ _adopting = (
 )
 _exchanged = (
     update(gc_storage_deletions)
-    .where(gc_storage_deletions.c.storage_key == bindparam("key", type_=Text), select(_adopting.c.id).exists())
+    .where(
+        gc_storage_deletions.c.storage_key == bindparam("key", type_=Text), select(_adopting.c.id).exists()
+    )
     .values(storage_key=bindparam("old_key", type_=Text), size=bindparam("old_size", type_=BigInteger))
     .returning(gc_storage_deletions.c.storage_key)
     .cte("exchanged")

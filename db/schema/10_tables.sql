@@ -62,7 +62,8 @@ CREATE TABLE manifests (
 ) PARTITION BY HASH (repository_id);
 ALTER SEQUENCE manifests_id_seq OWNED BY manifests.id;
 CREATE INDEX manifests_by_subject ON manifests (repository_id, subject_digest, id) WHERE subject_digest IS NOT NULL;
-CREATE INDEX manifests_by_config ON manifests (config_digest) WHERE config_digest IS NOT NULL;
+-- The repository beside the digest: blobs such as `{}` are in a million manifests, few of them in one repository.
+CREATE INDEX manifests_by_config ON manifests (config_digest, repository_id) WHERE config_digest IS NOT NULL;
 -- Payloads are compressed JSON at best and read whole: outside the row, so that scans of digests stay small.
 ALTER TABLE manifests ALTER COLUMN payload SET STORAGE EXTERNAL;
 
@@ -77,7 +78,7 @@ CREATE TABLE layers (
     PRIMARY KEY (repository_id, manifest_id, ordinal),
     FOREIGN KEY (repository_id, manifest_id) REFERENCES manifests (repository_id, id) ON DELETE CASCADE
 ) PARTITION BY HASH (repository_id);
-CREATE INDEX layers_by_digest ON layers (digest);
+CREATE INDEX layers_by_digest ON layers (digest, repository_id);
 
 -- Index → child. A child cannot go while an index needs it.
 CREATE TABLE manifest_references (

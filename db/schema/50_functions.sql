@@ -151,13 +151,15 @@ BEGIN
     PERFORM 1 FROM (SELECT d FROM unnest(p_blobs) AS d ORDER BY d) AS wanted
         CROSS JOIN LATERAL (SELECT FROM blobs AS b WHERE b.digest = wanted.d FOR KEY SHARE) AS locked;
     -- In a new statement: what a concurrent unlink or collector removed while we waited is not there any more.
+    -- OFFSET 0 keeps it one probe per digest: as a join it may read every link of a large repository.
     SELECT array_agg(d) INTO missing_blobs FROM unnest(p_blobs) AS d
-    WHERE NOT EXISTS (SELECT FROM repository_blobs AS r WHERE r.repository_id = v_repository AND r.blob_digest = d);
+    WHERE NOT EXISTS (SELECT FROM repository_blobs AS r
+                      WHERE r.repository_id = v_repository AND r.blob_digest = d OFFSET 0);
 
     PERFORM 1 FROM manifests WHERE repository_id = v_repository
         AND digest = ANY (p_children || p_optional_children || p_digest) ORDER BY id FOR KEY SHARE;
     SELECT array_agg(d) INTO missing_children FROM unnest(p_children) AS d
-    WHERE NOT EXISTS (SELECT FROM manifests AS m WHERE m.repository_id = v_repository AND m.digest = d);
+    WHERE NOT EXISTS (SELECT FROM manifests AS m WHERE m.repository_id = v_repository AND m.digest = d OFFSET 0);
 
     IF missing_blobs IS NOT NULL OR missing_children IS NOT NULL THEN
         RETURN;

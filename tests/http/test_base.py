@@ -91,7 +91,9 @@ async def test_write_when_the_registry_is_read_only_gets_405_and_reads_go_on(reg
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             answer = await registry.client.request(method, path)
             refused(answer, 405, "UNSUPPORTED")
-            assert answer.headers["Allow"] == ", ".join(m for m in ("GET", "HEAD") if m in allowed.split(", "))
+            assert answer.headers["Allow"] == ", ".join(
+                m for m in ("GET", "HEAD") if m in allowed.split(", ")
+            )
     assert (await registry.client.get("/v2/")).status_code == 200
     assert await registry.rows("SELECT 1 FROM repositories") == []
 

@@ -8,9 +8,11 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import h2.connection
 import httpx
 import pytest
 import uvloop
+from hyperframe.frame import GoAwayFrame
 
 from app.config import load
 from app.runtime.metrics import Metrics
@@ -61,7 +63,7 @@ def http2(address: tuple[str, int]) -> httpx.AsyncClient:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await test()
 
     uvloop.run(bounded())
@@ -262,6 +264,33 @@ def test_http2_when_the_server_stops_then_requests_under_way_are_answered(tmp_pa
             asyncio.get_running_loop().call_later(0.2, go.touch)
         output, _ = await curl.communicate()
         assert output == b"slow"
+
+    run(test)
+
+
+def test_http2_when_the_server_stops_then_it_says_goodbye_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        seen = tmp_path / "seen"
+        async with server(h2c=True) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            client = h2.connection.H2Connection()
+            client.initiate_connection()
+            client.send_headers(
+                1,
+                [
+                    (":method", "GET"),
+                    (":path", f"/slow?seen={seen}&go={tmp_path}/never"),
+                    (":scheme", "http"),
+                    (":authority", "x"),
+                ],
+                end_stream=True,
+            )
+            writer.write(client.data_to_send())
+            while not seen.exists():
+                await asyncio.sleep(0.01)
+        # A goodbye names the last stream that there could be; the final one names the last that there was.
+        assert GoAwayFrame(0, last_stream_id=2**31 - 1).serialize() in await reader.read(1000)
+        writer.close()
 
     run(test)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from app.store.engine import Connection
+from hashlib import md5, sha256
+from typing import Any, Final
+from uuid import UUID
 
 REPOSITORIES: Final = 3_000
 BLOBS: Final = 12_000
-# Repositories that hold anything: numbers 1 to BUSY, with 100 manifests each.
+# Repositories that hold anything: numbers 1 to BUSY, with 100 manifests each. Manifest n is repository 1 + n % BUSY's,
+# its layers are the blobs n + BUSY, n + 2 BUSY, … and ("empty", 0), which half of them have as config as well; from
+# BUSY * 50 on every fifth is an index of n - BUSY and n - 2 BUSY. Twenty more repositories are linked to ("empty", 0).
 BUSY: Final = 60
 
 _DIGEST: Final = "CREATE FUNCTION d(kind text, n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE AS"
@@ -36,6 +37,13 @@ _SEED: Final = f"""
             generate_series(1, 2) c WHERE n % 5 = 0;
     INSERT INTO tags (repository_id, name, manifest_id)
         SELECT 1 + n % {BUSY}, 'v' || n || '-' || t, n FROM generate_series(1, {BUSY} * 100) n, generate_series(1, 2) t;
+    INSERT INTO blobs (digest, size, storage_key) VALUES (d('empty', 0), 2, 'objects/empty');
+    INSERT INTO repository_blobs (repository_id, blob_digest)
+        SELECT n, d('empty', 0) FROM generate_series(1, {BUSY} + 20) n;
+    INSERT INTO layers (repository_id, manifest_id, ordinal, digest, size, media_type)
+        SELECT 1 + n % {BUSY}, n, 5, d('empty', 0), 2, 'application/vnd.oci.empty.v1+json'
+        FROM generate_series(1, {BUSY} * 100) n;
+    UPDATE manifests SET config_digest = d('empty', 0) WHERE id % 2 = 0;
     INSERT INTO blob_uploads (id, repository_id, storage_key, writer)
         SELECT md5('upload' || n)::uuid, 1 + n % {BUSY}, 'uploads/' || n, md5('writer' || n)::uuid
         FROM generate_series(1, 5000) n;
@@ -51,10 +59,18 @@ _SEED: Final = f"""
 """
 
 
+def digest(kind: str, number: int) -> bytes:
+    """The packed digest of that `blob`, `manifest` or `empty`."""
+    return b"\x01" + sha256(f"{kind}{number}".encode()).digest()
+
+
+def uuid(kind: str, number: int) -> UUID:
+    """The id of that `upload`, or its `writer`."""
+    return UUID(md5(f"{kind}{number}".encode(), usedforsecurity=False).hexdigest())
+
+
 async def seed(connection: Any) -> None:
     """Fill the empty database, past triggers and foreign keys."""
-    async with connection.transaction():
-        await connection.execute(_SEED)
-        await connection.execute("SET LOCAL session_replication_role = origin")
+    await connection.execute(_SEED)
     await connection.execute("SET session_replication_role = origin")
     await connection.execute("VACUUM ANALYZE")

@@ -10,7 +10,8 @@ import pytest
 from app.domain.digest import Digest
 from app.domain.manifests import parse_manifest
 from app.domain.names import Tag
-from app.store import blobs, manifests, repositories
+from app.store import blobs, lookups, manifests, repositories
+from app.store.lookups import DigestKey
 from app.store.manifests import Missing
 from tests.store.scenes import digests, manifest_digest, name_of, play
 from tests.support.registry import Image, descriptor, encoded, image, index
@@ -537,8 +538,8 @@ def test_keep_when_the_manifest_is_being_deleted_then_it_waits_and_says_no(datab
     async def scene(s: Stage) -> None:
         remover, reader = await s.actors(2)
         repository_id = await remover.push("a", ONE, "t")
-        found = await manifests.head(reader.c, repository_id, name_of("a"), ONE_DIGEST)
-        assert found is not None
+        key = DigestKey(repository_id, name_of("a"), ONE_DIGEST.packed)
+        found = (await lookups.manifests_by_digest(reader.c, [key]))[key]
         async with remover.transaction():
             await delete(remover, ONE)
             keeping = s.start(reader, manifests.keep(reader.c, repository_id, found.id))

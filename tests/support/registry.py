@@ -181,7 +181,7 @@ async def open_registry(
         stack.push_async_callback(driver.close)
         hashers = Threads("hash", 2)
         stack.push_async_callback(hashers.close)
-        ids, seen = RepositoryIds(), Seen()
+        ids, seen = RepositoryIds(database), Seen()
         services = Services(
             Pull(database, driver, ids),
             PushBlob(database, driver, ids, hashers),

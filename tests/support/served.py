@@ -18,9 +18,9 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx
 import pytest
@@ -37,7 +37,6 @@ from tests.support.processes import (
 )
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Generator, Sequence
 
     from tests.support.images import Package
@@ -86,6 +85,13 @@ class Served:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    @contextmanager
+    def apart(self, **options: Any) -> Generator[Served]:
+        """The same registry for a client of its own; `options` are httpx's. No connection of before is used again."""
+        defaults: dict[str, Any] = {"timeout": 30, "trust_env": False}
+        with httpx.Client(**(defaults | options)) as client:
+            yield replace(self, client=client)
 
     def wait_until_ready(self) -> None:
         """Return once the ready line is there. Raises AssertionError with what was said instead."""
@@ -168,13 +174,14 @@ class Served:
         assert answer.headers["Docker-Content-Digest"] == manifest.digest()
         return answer.content
 
+    def objects(self) -> dict[Path, int]:
+        """The files that hold content, each with its size in bytes."""
+        files = (path for path in (self.data / "objects").rglob("*") if path.is_file())
+        return {path: path.stat().st_size for path in files}
+
     def stored(self) -> set[str]:
-        """The digests of all objects on disk, computed from their bytes."""
-        return {
-            f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-            for path in (self.data / "objects").rglob("*")
-            if path.is_file()
-        }
+        """The digests of everything on disk, computed from the bytes."""
+        return {f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in self.objects()}
 
 
 def command(data: Path) -> list[str]:
@@ -223,10 +230,13 @@ def serve(
     *,
     words: Sequence[str] | None = None,
     logs: Path | None = None,
-    tls: ssl.SSLContext | None = None,
+    client: dict[str, Any] | None = None,
     **settings: str,
 ) -> Generator[Served]:
-    """A registry that is ready. `settings` are as for `overrides`; `words` the command if not the usual one."""
+    """A registry that is ready. `settings` are as for `overrides`, `client` as for `Served.apart`.
+
+    `words` are the command if it is not the usual one, `logs` is where its output goes if not next to the data.
+    """
     logs = logs or data.parent
     output, errors = logs / f"{data.name}.out", logs / f"{data.name}.err"
     with output.open("wb") as out, errors.open("wb") as err:
@@ -242,8 +252,8 @@ def serve(
     served = Served(process, data, output, errors)
     try:
         served.wait_until_ready()
-        with httpx.Client(timeout=30, trust_env=False, verify=tls or False) as served.client:
-            yield served
+        with served.apart(**(client or {})) as ready:
+            yield ready
     finally:
         _end(served)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from app.http.call import Call
-    from app.store.blobs import Blob
+    from app.store.lookups import FoundBlob
 
 _OCTETS = "application/octet-stream"
 
@@ -57,7 +57,7 @@ def _known_digest(text: str) -> Digest:
         raise BlobUnknown(error.detail) from None
 
 
-def _ranges(call: Call, blob: Blob) -> list[ByteRange] | None:
+def _ranges(call: Call, blob: FoundBlob) -> list[ByteRange] | None:
     """The ranges to serve, None for the whole blob (RFC 9110 §14.2 and §13.1.5)."""
     header = None if call.is_head else call.headers.get("range")
     condition = call.headers.get("if-range")
@@ -66,7 +66,7 @@ def _ranges(call: Call, blob: Blob) -> list[ByteRange] | None:
     return parse_ranges(header, blob.size)
 
 
-def _part(call: Call, blob: Blob, part: ByteRange, headers: dict[str, str]) -> Response:
+def _part(call: Call, blob: FoundBlob, part: ByteRange, headers: dict[str, str]) -> Response:
     start, stop = part
     headers |= {
         "Content-Type": _OCTETS,
@@ -76,7 +76,7 @@ def _part(call: Call, blob: Blob, part: ByteRange, headers: dict[str, str]) -> R
     return _answer(call, 206, headers, call.services.pull.content(blob, start, stop))
 
 
-def _parts(call: Call, blob: Blob, parts: list[ByteRange], headers: dict[str, str]) -> Response:
+def _parts(call: Call, blob: FoundBlob, parts: list[ByteRange], headers: dict[str, str]) -> Response:
     """Several ranges as multipart/byteranges (RFC 9110 §14.6): what podman's partial pulls ask for."""
     boundary = secrets.token_hex(16)
     heads = [

@@ -15,7 +15,7 @@ from app.http.wire import content_length, matches_etag
 
 if TYPE_CHECKING:
     from app.http.call import Call
-    from app.store.manifests import StoredManifest
+    from app.store.lookups import FoundManifest
 
 
 async def get(call: Call) -> Response:
@@ -23,7 +23,7 @@ async def get(call: Call) -> Response:
     accepted = Accepted(call.headers.getlist("accept"))
     manifest = await _find(call, reference)
     if not isinstance(reference, Digest) and accepted.wants_child_of(manifest.media_type):
-        manifest = await _linux_amd64(call, reference)
+        manifest = await _linux_amd64(call, manifest)
     if refusal := accepted.refusal(manifest.media_type):
         raise ManifestUnknown(refusal)
     etag = str(manifest.digest)
@@ -31,7 +31,7 @@ async def get(call: Call) -> Response:
     if matches_etag(call.headers, etag):
         return Response(status_code=304, headers=headers)
     headers |= {"Content-Type": manifest.media_type, "Content-Length": str(manifest.size)}
-    return Response(manifest.payload, headers=headers)
+    return Response(None if call.is_head else await call.services.pull.payload(manifest), headers=headers)
 
 
 async def put(call: Call) -> Response:
@@ -65,18 +65,18 @@ async def delete(call: Call) -> Response:
     return Response(status_code=202)
 
 
-async def _find(call: Call, reference: Reference) -> StoredManifest:
+async def _find(call: Call, reference: Reference) -> FoundManifest:
     pull = call.services.pull
     return await (pull.manifest_head if call.is_head else pull.manifest)(call.name, reference)
 
 
-async def _linux_amd64(call: Call, tag: Tag) -> StoredManifest:
-    """The child of the tagged list that a client without lists can use."""
-    listed = await call.services.pull.manifest(call.name, tag)
-    assert listed.payload is not None
-    child = linux_amd64_child(listed.payload)
+async def _linux_amd64(call: Call, listed: FoundManifest) -> FoundManifest:
+    """The child of a list that a client without lists can use."""
+    child = linux_amd64_child(await call.services.pull.payload(listed))
     if child is None:
-        raise ManifestUnknown({"tag": tag, "reason": "the manifest list has no linux/amd64 entry"})
+        raise ManifestUnknown(
+            {"digest": str(listed.digest), "reason": "the manifest list has no linux/amd64 entry"}
+        )
     return await _find(call, child)
 
 

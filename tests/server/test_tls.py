@@ -1,0 +1,131 @@
+"""TLS from the configuration, and the sentences for what can be wrong with it."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.server.harness import registry, starting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.needs("openssl")
+
+
+def certificate(directory: Path, name: str, *options: str) -> dict[str, str]:
+    """A certificate and its key: signed by itself unless `options` say otherwise."""
+    files = {"certificate": str(directory / f"{name}.pem"), "key": str(directory / f"{name}.key")}
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-out", files["certificate"], "-keyout", files["key"], *options),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, str]:
+    return certificate(tmp_path, "server")
+
+
+def trusting(files: dict[str, str], **options: Any) -> httpx.Client:
+    return httpx.Client(verify=ssl.create_default_context(cafile=files["certificate"]), timeout=20, **options)
+
+
+def test_tls_when_the_client_speaks_http2_then_both_do(tmp_path: Path, own: dict[str, str]) -> None:
+    with registry(tmp_path, tls=own, workers=1) as running:
+        assert running.url.startswith("https://")
+        with trusting(own, http2=True) as client:
+            said = client.get(f"{running.url}/who").json()
+            assert (said["protocol"], said["scheme"]) == ("2", "https")
+            body = bytes(3 * 1024 * 1024)
+            assert client.put(f"{running.url}/count", content=body).text == str(len(body))
+        with trusting(own) as client:
+            assert client.get(f"{running.url}/who").json()["protocol"] == "1.1"
+        assert running.stop() == 0
+        assert "Traceback" not in running.log
+
+
+def test_tls_when_http2_is_disabled_then_clients_get_http_1(tmp_path: Path, own: dict[str, str]) -> None:
+    with (
+        registry(tmp_path, tls=own, http2={"disabled": True}, workers=1) as running,
+        trusting(own, http2=True) as client,
+    ):
+        assert client.get(f"{running.url}/who").json()["protocol"] == "1.1"
+
+
+def test_tls_when_the_minimum_is_1_3_then_1_2_is_refused(tmp_path: Path, own: dict[str, str]) -> None:
+    context = ssl.create_default_context(cafile=own["certificate"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with registry(tmp_path, tls={**own, "minimumtls": "tls1.3"}, workers=1) as running:
+        with httpx.Client(verify=context) as client, pytest.raises(httpx.ConnectError):
+            client.get(f"{running.url}/who")
+        with trusting(own) as client:
+            assert client.get(f"{running.url}/who").status_code == 200
+        # A failed handshake is the client's affair.
+        assert "ERROR" not in running.log
+
+
+@pytest.mark.parametrize(
+    ("mode", "without"), [("require-and-verify-client-cert", False), ("verify-client-cert-if-given", True)]
+)
+def test_client_certificates_when_they_are_asked_for_then_only_good_ones_pass(
+    tmp_path: Path, own: dict[str, str], mode: str, without: bool
+) -> None:
+    good, bad = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
+    tls = {**own, "clientcas": [good["certificate"]], "clientauth": mode}
+    with registry(tmp_path, tls=tls, workers=1) as running:
+        assert passes(running.url, own, good)
+        assert not passes(running.url, own, bad)
+        assert passes(running.url, own, None) is without
+
+
+def passes(url: str, server: dict[str, str], client: dict[str, str] | None) -> bool:
+    context = ssl.create_default_context(cafile=server["certificate"])
+    if client is not None:
+        context.load_cert_chain(client["certificate"], client["key"])
+    try:
+        with httpx.Client(verify=context) as caller:
+            return caller.get(f"{url}/who").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_start_when_the_tls_files_are_wrong_then_one_sentence_names_the_key(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    other = certificate(tmp_path, "other")
+    locked = certificate(tmp_path, "locked")
+    subprocess.run(
+        ["openssl", "ec", "-aes128", "-passout", "pass:x", "-in", locked["key"], "-out", f"{locked['key']}.x"],
+        check=True,
+        capture_output=True,
+    )
+    text = tmp_path / "text"
+    text.write_text("no certificate")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({**own, "certificate": "/nowhere"}, "http.tls.certificate: /nowhere cannot be read: No such file"),
+        ({**own, "key": "/nowhere"}, "http.tls.key: /nowhere cannot be read: No such file"),
+        ({**own, "key": other["key"]}, f"http.tls.key: {other['key']} does not belong to the certificate"),
+        ({**own, "certificate": str(text)}, "must hold a certificate chain and its private key in PEM form"),
+        ({**locked, "key": f"{locked['key']}.x"}, "is protected by a password"),
+        ({**own, "clientcas": [str(text)]}, f"http.tls.clientcas: {text} holds no certificates in PEM form"),
+        (
+            {**own, "clientcas": [own["certificate"]], "clientauth": "require-any-client-cert"},
+            "http.tls.clientauth: require-any-client-cert is not supported",
+        ),
+    ]
+    for tls, sentence in wrong:
+        with starting(tmp_path, tls=tls) as running:
+            assert running.process.wait(20) == 1
+            assert sentence in running.log
+            assert running.log.count("\n") == 1

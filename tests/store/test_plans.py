@@ -1,0 +1,341 @@
+"""How PostgreSQL carries out every statement of the store on a database of thousands of rows.
+
+Two witnesses. EXPLAIN shows the plan of the statement itself. The server's own counters show what really was read,
+also inside of functions, triggers and foreign keys: no sequential scan of a table that grows, few rows, and one
+partition of each table but where a statement has business in two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import importlib
+import json
+import pkgutil
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+
+import pytest
+
+import app.store
+from app.store.statements import Statement
+from tests.store.seed import BUSY, digest, seed, uuid
+from tests.support.postgres import connected, create, drop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.store.engine import Target
+
+# The rows that a statement reads beside those that it gives back.
+ROWS_MAX: Final = 60
+HOUR: Final = datetime.timedelta(hours=1)
+# Tables that do not grow.
+SMALL: Final = {"gc_review_after_defaults"}
+NAME, OTHER, NEW = "group/project-1", "group/project-2", "group/new"
+# Of repository 1: a manifest that is a child, an index that nothing needs, a blob that no manifest needs.
+CHILD, PARENT, FREE = BUSY * 99, BUSY * 100, BUSY * 150
+TEN: Final = [BUSY * n for n in range(120, 130)]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values of a statement, and how many partitions of a table it may touch where that is more than one."""
+
+    values: dict[str, Any]
+    partitions: dict[str, int] = field(default_factory=dict[str, int])
+    rows_max: int = ROWS_MAX
+
+
+def sample(partitions: dict[str, int] | None = None, rows_max: int = ROWS_MAX, **values: Any) -> Sample:
+    return Sample(values, partitions or {}, rows_max)
+
+
+def put(**changes: Any) -> Sample:
+    layers = [digest("blob", n) for n in TEN]
+    values: dict[str, Any] = {
+        "path": NAME,
+        "digest": digest("new", 1),
+        "media_type": "application/vnd.oci.image.manifest.v1+json",
+        "artifact_type": "application/vnd.example",
+        "config_media_type": "application/vnd.oci.image.config.v1+json",
+        "config_digest": digest("empty", 0),
+        "subject_digest": digest("manifest", PARENT),
+        "payload": b"{}",
+        "total_size": 5,
+        "annotations": "{}",
+        "blobs": sorted({*layers, digest("empty", 0)}),
+        "layers": layers,
+        "layer_sizes": [1] * len(layers),
+        "layer_media_types": ["application/vnd.oci.image.layer.v1.tar"] * len(layers),
+        "children": [],
+        "optional_children": [],
+        "tags": ["latest", "v60-1", "v120-1"],
+    } | changes
+    # A digest may be in any partition of the blobs; eleven of them are read row by row, and checked once more.
+    return Sample(values, {"blobs": 4}, rows_max=ROWS_MAX + 40)
+
+
+NO_BLOBS: Final[dict[str, Any]] = {
+    "config_digest": None, "blobs": [], "layers": [], "layer_sizes": [], "layer_media_types": [],
+}  # fmt: skip
+BY_TAG: Final = {"repository_id": 1, "path": NAME, "tag": "v60-1"}
+BY_DIGEST: Final = {"repository_id": 1, "path": NAME, "digest": digest("manifest", CHILD)}
+UPLOAD: Final = {"id": uuid("upload", BUSY), "path": NAME}
+MINE: Final = {"upload": uuid("upload", BUSY), "mine": uuid("writer", BUSY)}
+
+SAMPLES: Final[dict[str, list[Sample]]] = {
+    "blobs.find": [
+        sample(repository_id=1, path=NAME, digest=digest("blob", FREE)),
+        sample(repository_id=1, path=NAME, digest=digest("empty", 0)),
+        sample(repository_id=1, path=NAME, digest=digest("nothing", 0)),
+    ],
+    "blobs.keep": [sample(digest=digest("blob", BUSY * n)) for n in (1, 48)],
+    "blobs.mount": [
+        sample({"repository_blobs": 2}, source=1, target=2, digest=digest("blob", FREE)),
+        sample(source=None, target=2, digest=digest("blob", FREE)),
+        sample(source=1, target=3000, digest=digest("nothing", 0)),
+    ],
+    "blobs.unlink": [
+        sample(repository_id=1, digest=digest("blob", FREE)),
+        sample(repository_id=1, digest=digest("blob", BUSY * 60)),
+        *(sample(repository_id=BUSY + n, digest=digest("empty", 0)) for n in range(1, 9)),
+        sample(repository_id=3000, digest=digest("empty", 0)),
+    ],
+    "manifests.get_by_tag": [sample(**BY_TAG), sample(**BY_TAG | {"tag": "none"})],
+    "manifests.get_by_digest": [sample(**BY_DIGEST), sample(**BY_DIGEST | {"path": OTHER})],
+    "manifests.head_by_tag": [sample(**BY_TAG)],
+    "manifests.head_by_digest": [sample(**BY_DIGEST)],
+    "manifests.keep": [
+        sample(repository_id=1, manifest_id=CHILD),
+        sample(repository_id=1, manifest_id=BUSY * 48),
+        sample(repository_id=1, manifest_id=1),
+    ],
+    "manifests.put": [
+        put(),
+        put(tags=[]),
+        put(digest=digest("manifest", CHILD)),
+        put(layers=[], layer_sizes=[], layer_media_types=[], blobs=[digest("nothing", 0)]),
+        put(**NO_BLOBS, children=[digest("manifest", BUSY * n) for n in range(20, 40)]),
+        put(**NO_BLOBS, children=[digest("nothing", 0)], optional_children=[digest("manifest", BUSY)]),
+        put(**NO_BLOBS, path=NEW, subject_digest=None),
+    ],
+    "manifests.delete": [
+        sample(repository_id=1, digest=digest("manifest", PARENT)),
+        sample(repository_id=1, digest=digest("manifest", CHILD)),
+        sample(repository_id=1, digest=digest("nothing", 0)),
+    ],
+    "manifests.untag": [sample(repository_id=1, tag="v60-1"), sample(repository_id=1, tag="none")],
+    "manifests.referrers": [
+        sample(
+            repository_id=1, subject=digest("manifest", BUSY * 3), artifact_type=kind, after=0, limit=10, bytes_max=9
+        )
+        for kind in (None, "application/vnd.oci.image.config.v1+json")
+    ],
+    "repositories.find": [sample(path=NAME), sample(path=NEW)],
+    "repositories.ensure": [sample(path=NAME), sample(path=NEW)],
+    "repositories.catalog": [sample(last=last, limit=10) for last in ("", "group/project-2", "z")],
+    "repositories.tags": [sample(repository_id=1, last=last, limit=10) for last in ("", "v3", "z")],
+    "repositories.settle_has_tags": [sample(repository_id=1), sample(repository_id=BUSY + 1)],
+    "uploads.start": [
+        sample(id=uuid4(), path=path, storage_key=f"k-{path}", algorithm=1, started_by="me", writer=uuid4())
+        for path in (NAME, NEW)
+    ],
+    "uploads.find": [sample(**UPLOAD), sample(**UPLOAD | {"path": OTHER})],
+    "uploads.claim": [
+        sample(**UPLOAD, new_writer=uuid4(), start=None),
+        sample(**UPLOAD, new_writer=uuid4(), start=0),
+        sample(**UPLOAD, new_writer=uuid4(), start=7),
+    ],
+    "uploads.save": [sample(**MINE, new_size=7, new_state=b"state")],
+    "uploads.intend": [sample(key="a new key", grace=HOUR)],
+    "uploads.adopt": [
+        sample(**MINE, key="gone/77", old_key=f"uploads/{BUSY}", old_size=7),
+        sample(**MINE | {"mine": uuid4()}, key="gone/77", old_key=f"uploads/{BUSY}", old_size=7),
+    ],
+    "uploads.drop": [
+        sample(**UPLOAD, mine=None, reason="upload_cancelled", grace=HOUR),
+        sample(**UPLOAD, mine=uuid4(), reason="upload_cancelled", grace=HOUR),
+    ],
+    "uploads.finish": [
+        sample(
+            id=uuid("upload", BUSY), repository_id=1, writer=uuid("writer", BUSY), digest=digest(kind, FREE), size=7
+        )
+        for kind in ("new", "blob")
+    ],
+}
+
+
+def statements() -> dict[str, Statement]:
+    """Every Statement constant of every module of the store, by its name."""
+    found: dict[str, Statement] = {}
+    for module in pkgutil.iter_modules(app.store.__path__, "app.store."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Statement):
+                assert found.setdefault(value.name, value) is value, f"two statements are called {value.name}"
+    return found
+
+
+STATEMENTS: Final = statements()
+CASES: Final = [
+    pytest.param(STATEMENTS[name], one, id=f"{name}-{number}")
+    for name, samples in SAMPLES.items()
+    if name in STATEMENTS
+    for number, one in enumerate(samples, start=1)
+]
+
+
+@pytest.fixture(scope="module")
+def seeded(
+    postgres_server: Target, migrated_database: tuple[Target, Any], request: pytest.FixtureRequest
+) -> Iterator[Target]:
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "alone")
+
+    async def make() -> Target:
+        target = await create(postgres_server, f"seeded_{worker}", template="registry_template")
+        async with connected(target) as connection:
+            await seed(connection)
+        return target
+
+    target = asyncio.run(make())
+    yield target
+    asyncio.run(drop(postgres_server, target.database))
+
+
+def test_samples_when_statements_are_listed_then_each_has_some() -> None:
+    assert set(STATEMENTS) == set(SAMPLES)
+
+
+# What EXPLAIN says
+
+
+def literal(value: Any) -> str:
+    """The value as SQL text whose type PostgreSQL infers."""
+    match value:
+        case None:
+            return "NULL"
+        case bytes():
+            return f"'\\x{value.hex()}'"
+        case list():
+            return "'{" + ",".join(f'"{_element(one)}"' for one in value) + "}'"
+        case datetime.timedelta():
+            return f"'{value.total_seconds()} seconds'"
+        case str() | UUID():
+            return f"'{value}'"
+        case _:
+            return str(value)
+
+
+def _element(value: Any) -> str:
+    return f"\\\\x{value.hex()}" if isinstance(value, bytes) else str(value)
+
+
+async def explain(connection: Any, statement: Statement, values: dict[str, Any]) -> Any:
+    """The generic plan, carried out and undone."""
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE looked_at AS {statement.text}")
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        arguments = ", ".join(literal(value) for value in statement.arguments(values))
+        call = f"({arguments})" if arguments else ""
+        return json.loads(
+            await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE looked_at{call}")
+        )[0]["Plan"]
+    finally:
+        await transaction.rollback()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def parent_of(relation: str) -> str:
+    return re.sub(r"_p\d+$", "", relation)
+
+
+@pytest.mark.parametrize(("statement", "one"), CASES)
+def test_plan_when_explained_then_it_has_no_sequential_scan_and_carries_out_one_partition(
+    seeded: Target, statement: Statement, one: Sample
+) -> None:
+    async def scenario() -> None:
+        async with connected(seeded) as connection:
+            plan = await explain(connection, statement, one.values)
+        touched: dict[str, set[str]] = defaultdict(set)
+        for node in nodes(plan):
+            relation = node.get("Relation Name")
+            if relation is None or node["Node Type"] == "ModifyTable" or node["Actual Loops"] == 0:
+                continue
+            assert node["Node Type"] != "Seq Scan", json.dumps(plan, indent=1)
+            touched[parent_of(relation)].add(relation)
+        for table, partitions in touched.items():
+            assert len(partitions) <= one.partitions.get(table, 1), json.dumps(plan, indent=1)
+
+    asyncio.run(scenario())
+
+
+# What the counters say
+
+COUNTERS: Final = """
+    SELECT relname, coalesce(seq_scan, 0), coalesce(idx_scan, 0),
+        coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+    FROM pg_stat_xact_user_tables
+"""
+
+
+async def read(connection: Any, statement: Statement, values: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+    """Table or partition → (sequential scans, index scans, rows) of one execution, which is undone."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        before = {row[0]: row[1:] for row in await connection.fetch(COUNTERS)}
+        await connection.fetch(statement.text, *statement.arguments(values))
+        after = {row[0]: row[1:] for row in await connection.fetch(COUNTERS)}
+    finally:
+        await transaction.rollback()
+    changed = {
+        name: tuple(now - then for now, then in zip(after[name], before[name], strict=True)) for name in after
+    }
+    return {name: counts for name, counts in changed.items() if any(counts)}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "auto"], ids=["generic", "pgbouncer"])
+@pytest.mark.parametrize(("statement", "one"), CASES)
+def test_execution_when_counted_then_few_rows_of_one_partition_are_read_by_index(
+    seeded: Target, statement: Statement, one: Sample, mode: str
+) -> None:
+    async def scenario() -> None:
+        async with connected(seeded) as connection:
+            await connection.execute(f"SET plan_cache_mode = {mode}")
+            counts = await read(connection, statement, one.values)
+        touched: dict[str, set[str]] = defaultdict(set)
+        for relation, (sequential, _, rows) in counts.items():
+            table = parent_of(relation)
+            if table in SMALL:
+                continue
+            touched[table].add(relation)
+            assert sequential == 0, f"{relation} was read from end to end"
+            assert rows <= one.rows_max, f"{rows} rows of {relation} were read"
+        for table, partitions in touched.items():
+            assert len(partitions) <= one.partitions.get(table, 1), f"{table}: {sorted(partitions)}"
+
+    asyncio.run(scenario())
+
+
+def test_counters_when_a_statement_reads_a_table_from_end_to_end_then_they_show_it(seeded: Target) -> None:
+    """The witness itself."""
+
+    async def scenario() -> None:
+        async with connected(seeded) as connection, connection.transaction():
+            before = {row[0]: row[1:] for row in await connection.fetch(COUNTERS)}
+            await connection.fetch("SELECT count(*) FROM tags WHERE name LIKE '%x%'")
+            after = {row[0]: row[1:] for row in await connection.fetch(COUNTERS)}
+        scans = {name: after[name][0] - before[name][0] for name in after if name.startswith("tags_p")}
+        assert scans == {f"tags_p{n}": 1 for n in range(4)}
+
+    asyncio.run(scenario())
