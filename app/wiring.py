@@ -60,6 +60,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
         stack.push_async_callback(database.close)
         watch = asyncio.ensure_future(_watch_pool(database, metrics))
         stack.callback(watch.cancel)
+        if lifetime := settings.database.pool.maxlifetime.seconds:
+            renewal = asyncio.ensure_future(_renew_connections(database, lifetime))
+            stack.callback(renewal.cancel)
         hashing.is_resumable()  # chosen now, so that the first upload does not pay for it
         driver = open_driver(settings.storage.driver, settings.storage.parameters)
         stack.push_async_callback(driver.close)
@@ -125,6 +128,12 @@ async def _watch_pool(database: Database, metrics: Metrics) -> None:
     while True:
         metrics.pool(*database.occupancy())
         await asyncio.sleep(_POOL_WATCH_SECONDS)
+
+
+async def _renew_connections(database: Database, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await database.renew()
 
 
 def _services(settings: Settings, database: Database, driver: Driver, hashers: Threads) -> Services:

@@ -44,7 +44,7 @@ class Client:
         body: bytes | IO[bytes] | None = None,
     ) -> Answer:
         """Send a request. `url` may be a path. Raises CaseError unless the answer's status is `expect`."""
-        target = _path_of(url)
+        target = path_of(url)
         try:
             self._connection.request(method, target, body=body, headers=dict(headers or {}))
             response = self._connection.getresponse()
@@ -79,6 +79,7 @@ def with_digest(location: str, digest: str) -> str:
     return f"{location}{'&' if '?' in location else '?'}digest={digest}"
 
 
-def _path_of(url: str) -> str:
+def path_of(url: str) -> str:
+    """The URL without scheme and host."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}" if parts.query else parts.path

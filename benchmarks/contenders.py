@@ -9,19 +9,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.running import Running
+    from benchmarks.trees import Use
 
 
 class Contender(Protocol):
-    """A registry that runs. `objects` is the directory with its bytes."""
+    """A registry that runs. `blobs` is the directory below which its blobs lie."""
 
     name: str
     running: Running
-    objects: Path
+    blobs: Path
+
+    def cpu_seconds(self) -> Use:
+        """Processor time so far, of everything that serves its requests."""
+        ...
+
+    def memory_bytes(self) -> Use:
+        """Resident memory, of everything that serves its requests."""
+        ...
+
+
+class Seedable(Contender, Protocol):
+    """A contender whose storage can be filled faster than by requests."""
 
     async def copy_tags(self, repository: str, tag: str, names: Sequence[str]) -> None:
-        """Tag what `tag` names with each of the names, past the API."""
+        """Tag what `tag` names with each of the names."""
         ...
 
     async def copy_repository(self, source: str, names: Sequence[str]) -> None:
-        """Make repositories with the content of `source`, past the API."""
+        """Make repositories with the content of `source`."""
         ...

@@ -1,4 +1,4 @@
-"""Ours, as `make serve` runs it, but for the address and the log, which is as quiet as the peer's."""
+"""Ours, as `make serve` runs it but for the address; the access log is off there as well."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ import asyncpg
 from benchmarks import trees
 from benchmarks.errors import BenchError
 from benchmarks.running import Running, clean_environment
+from benchmarks.trees import Use
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-SETTINGS: Final = {
-    "REGISTRY_HTTP_ADDR": "127.0.0.1:0",
-    "REGISTRY_LOG_LEVEL": "error",
-    "REGISTRY_LOG_ACCESSLOG_DISABLED": "true",
-}
 # What `--local` calls its user and its database.
 DATABASE: Final = "registry"
 _READY: Final = re.compile(r"^registry: ready on (http://[^\s,]+),", re.MULTILINE)
@@ -81,14 +77,20 @@ class Ours:
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "ours"
-        self.objects = self.data / "objects"
+        self.blobs = self.data / "objects"
         self.running = Running(
             self.name,
             [sys.executable, "-m", "app.cli", "serve", "--local", "--data", str(self.data)],
-            clean_environment(**SETTINGS),
+            clean_environment(REGISTRY_HTTP_ADDR="127.0.0.1:0"),
             directory / "ours.log",
             _url,
         )
+
+    def cpu_seconds(self) -> Use:
+        return trees.cpu_seconds(self.running.pid)
+
+    def memory_bytes(self) -> Use:
+        return trees.memory_bytes(self.running.pid)
 
     async def copy_tags(self, repository: str, tag: str, names: Sequence[str]) -> None:
         async with self._database() as database:

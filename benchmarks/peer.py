@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks import trees
 from benchmarks.errors import BenchError
 from benchmarks.programs import PEER, path_of
 from benchmarks.running import Running, clean_environment
+from benchmarks.trees import Use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +36,6 @@ http:
 validation:
   disabled: true
 """
-_REPOSITORIES: Final = Path("docker/registry/v2/repositories")
 
 
 class Peer:
@@ -42,11 +44,13 @@ class Peer:
     name = "peer"
 
     def __init__(self, directory: Path) -> None:
-        self.objects = directory / "peer"
-        self.objects.mkdir()
+        root = directory / "peer"
+        root.mkdir()
+        self.blobs = root / "docker/registry/v2/blobs"
+        self._repositories = self.blobs.with_name("repositories")
         port = free_port()
         config = directory / "peer.yml"
-        config.write_text(_CONFIG.format(root=self.objects, port=port))
+        config.write_text(_CONFIG.format(root=root, port=port))
         self.running = Running(
             self.name,
             [path_of(PEER), "serve", str(config)],
@@ -54,6 +58,12 @@ class Peer:
             directory / "peer.log",
             lambda _: answering(port),
         )
+
+    def cpu_seconds(self) -> Use:
+        return trees.cpu_seconds(self.running.pid)
+
+    def memory_bytes(self) -> Use:
+        return trees.memory_bytes(self.running.pid)
 
     async def copy_tags(self, repository: str, tag: str, names: Sequence[str]) -> None:
         tags = self._repository(repository) / "_manifests" / "tags"
@@ -65,17 +75,15 @@ class Peer:
         _copy(self._repository(source), [self._repository(name) for name in names])
 
     def _repository(self, name: str) -> Path:
-        return self.objects / _REPOSITORIES / name
+        return self._repositories / name
 
 
 def answering(port: int) -> str | None:
     """The URL of the registry at the port, if there is one that answers."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    with suppress(OSError):
+    with suppress(OSError), closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", "/v2/")
-        if connection.getresponse().status == 200:  # noqa: PLR2004
+        if connection.getresponse().status == HTTPStatus.OK:
             return f"http://127.0.0.1:{port}"
-    connection.close()
     return None
 
 

@@ -60,9 +60,7 @@ class Pool(Section):
         "Connections of one process at most. 0 is the default as well: there is no pool without a bound.",
         default=POOL_OPEN,
     )
-    maxlifetime: Span = setting(
-        "Age at which a connection is replaced; 0 is never.", default=span("0s"), status=Status.LATER
-    )
+    maxlifetime: Span = setting("Age at which a connection is replaced; 0 is never.", default=span("0s"))
     maxidletime: Span = setting(
         "How long an unused connection stays open; 0 is for ever.", default=span("0s")
     )

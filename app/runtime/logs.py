@@ -2,7 +2,7 @@
 
 One event is one line and one write, so that the lines of several processes never mix. Nothing that a client
 sends can end a line or look like another: JSON escapes what is not printable, and so does the text form. A
-reader that goes away or stalls for good costs lines, never requests.
+reader that goes away costs lines, never requests.
 """
 
 from __future__ import annotations

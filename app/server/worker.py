@@ -18,13 +18,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
 from app.config import Settings
 from app.runtime import metrics
-from app.runtime.observe import Observer
 from app.server import choices
 from app.server.channel import DRAIN, FAILED, LINE_BYTES_MAX, PING, PONG, READY, Channel
 from app.server.serving import serve
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 # For what is left to do after the last request, such as closing database connections.
 CLOSE_SECONDS: Final = 5.0
-POOL_GAUGE_SECONDS: Final = 2.0
 
 _log = logging.getLogger("registry.server")
 
@@ -68,9 +66,7 @@ async def _serve(order: Order, settings: Settings, channel: Channel) -> None:
     manner = choices.manner(settings)
     if order.metrics:
         metrics.share(Path(order.metrics), order.place)
-    counters = metrics.Metrics()
-    assembly = await importlib.import_module(order.wiring).assemble(settings, Observer(counters), counters)
-    gauge = asyncio.create_task(_watch_pool(assembly, counters))
+    assembly = await importlib.import_module(order.wiring).assemble(settings, metrics.Metrics())
     stopped = asyncio.create_task(_obey(channel))
     try:
         await serve(
@@ -81,7 +77,6 @@ async def _serve(order: Order, settings: Settings, channel: Channel) -> None:
             started=lambda: channel.say(READY),
         )
     finally:
-        gauge.cancel()
         async with asyncio.timeout(CLOSE_SECONDS):
             await assembly.close()
     if order.metrics and not stopped.result():
@@ -97,12 +92,6 @@ async def _obey(channel: Channel) -> bool:
         elif message.word == DRAIN:
             return True
     return False
-
-
-async def _watch_pool(assembly: Any, counters: metrics.Metrics) -> None:
-    while True:
-        counters.pool(*assembly.database.occupancy())
-        await asyncio.sleep(POOL_GAUGE_SECONDS)
 
 
 def _outlive_by(seconds: float) -> None:

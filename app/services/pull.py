@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from app.blobs.driver import ObjectMissing, ObjectTooShort
@@ -101,8 +102,9 @@ class Pull:
     async def content(self, blob: FoundBlob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The blob's bytes from `start` to before `stop`. Raises Unavailable before the first if they cannot be had."""
         try:
-            async for block in self._driver.read(blob.storage_key, start, stop):
-                yield block
+            async with aclosing(self._driver.read(blob.storage_key, start, stop)) as blocks:
+                async for block in blocks:
+                    yield block
         except (ObjectMissing, ObjectTooShort) as error:
             _log.exception("blob %s: its object %s is damaged", blob.digest, blob.storage_key)
             raise Unavailable("the blob's content cannot be read") from error

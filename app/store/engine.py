@@ -41,6 +41,7 @@ _SESSION: Final = {
 _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg makes of the server's farewell when it comes just before our statement
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -169,6 +170,8 @@ class Database:
         )
         try:
             await pool
+            async with pool.acquire():  # a pool that keeps none idle has not connected yet
+                pass
         except (*_LOST, *_BUSY, TimeoutError, asyncpg.PostgresError) as error:
             raise Unavailable("the metadata database cannot be reached") from error
         return cls(pool, wrapped=not prepared_statements, queue_seconds=queue_seconds, timings=timings)
@@ -178,11 +181,12 @@ class Database:
         await self._pool.close()
 
     async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `work`, which only reads. Tried once more if the connection turns out to be dead."""
-        try:
-            return await self._attempt(work)
-        except _ConnectionLost:
-            pass
+        """Run `work`, which only reads. Tried again for each connection that turns out to be dead."""
+        for _ in range(self._pool.get_max_size()):
+            try:
+                return await self._attempt(work)
+            except _ConnectionLost:
+                continue
         try:
             return await self._attempt(work)
         except _ConnectionLost as error:
@@ -201,6 +205,10 @@ class Database:
                 raise Unavailable("the metadata database cannot be reached") from error
         raise AssertionError
 
+    async def renew(self) -> None:
+        """Replace every connection that is open now, each when it is next wanted."""
+        await self._pool.expire_connections()
+
     def occupancy(self) -> tuple[int, int]:
         """(connections in use, connections open)."""
         size, idle = self._pool.get_size(), self._pool.get_idle_size()
@@ -217,12 +225,19 @@ class Database:
             raw = await self._pool.acquire(timeout=self._queue_seconds)
         except TimeoutError as error:
             raise Unavailable("too many requests wait for the metadata database") from error
+        except _LOST as error:
+            raise Unavailable("the metadata database cannot be reached") from error
         try:
             if self._wrapped:
                 async with raw.transaction():
                     yield Connection(raw, self._timings)
             else:
                 yield Connection(raw, self._timings)
+        except asyncpg.DataError:
+            raise
+        except _LOST:
+            raw.terminate()  # not every broken connection knows yet that it is closed
+            raise
         finally:
             await self._pool.release(raw)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON
 from sqlalchemy.types import BigInteger, Text
 
@@ -96,9 +96,8 @@ _matching = (
 # The running sum bounds the answer's bytes as well as its entries: annotations may be megabytes each.
 _measured = select(
     _matching.c.id,
-    (
-        func.sum(_matching.c.annotations_bytes).over(order_by=_matching.c.id) - _matching.c.annotations_bytes
-    ).label("bytes_before"),
+    func.row_number().over(order_by=_matching.c.id).label("position"),
+    func.sum(_matching.c.annotations_bytes).over(order_by=_matching.c.id).label("bytes_so_far"),
     func.count().over().label("matched"),
 ).subquery("measured")
 REFERRERS: Final = Statement(
@@ -115,7 +114,11 @@ REFERRERS: Final = Statement(
     .join(_measured, _measured.c.id == manifests.c.id)
     .where(
         manifests.c.repository_id == bindparam("repository_id"),
-        _measured.c.bytes_before < bindparam("bytes_max", type_=BigInteger),
+        # The first one always comes, or else no page would ever get past it.
+        or_(
+            _measured.c.position == literal_column("1"),
+            _measured.c.bytes_so_far <= bindparam("bytes_max", type_=BigInteger),
+        ),
     )
     .order_by(manifests.c.id),
 )
@@ -224,7 +227,7 @@ async def referrers(
     limit: int,
     bytes_max: int,
 ) -> list[Referrer]:
-    """Up to `limit` referrers in the order of their arrival, fewer once their annotations exceed `bytes_max`."""
+    """Up to `limit` referrers in the order of their arrival, as long as their annotations stay within `bytes_max`."""
     rows = await c.all(
         REFERRERS,
         repository_id=repository_id,

@@ -106,32 +106,33 @@ async def with_parts(registry: Registry) -> None:
         await registry.push_blob("a/b", blob)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @served()
-async def test_manifest_when_put_by_tag_and_by_digest_is_given_back_byte_by_byte(
-    registry: Registry, kind: str
-) -> None:
+async def test_manifest_when_put_by_tag_and_by_digest_is_given_back_byte_by_byte(registry: Registry) -> None:
     await with_parts(registry)
-    manifest = KINDS[kind]
-    for reference in ("latest", manifest.digest(), manifest.digest("sha512")):
-        answer = await registry.put_manifest("a/b", reference, manifest)
-        assert answer.status_code == 201, answer.text
-        digest = manifest.digest("sha512") if reference.startswith("sha512") else manifest.digest()
-        assert answer.headers["Docker-Content-Digest"] == digest
-        assert answer.headers["Location"] == f"http://registry.test/v2/a/b/manifests/{digest}"
-        assert "OCI-Tag" not in answer.headers
-        for target in (answer.headers["Location"], f"/v2/a/b/manifests/{reference}"):
-            got, head = await registry.client.get(target), await registry.client.head(target)
-            assert (got.status_code, got.content) == (200, manifest.payload)
-            assert (head.status_code, head.content, head.headers) == (200, b"", got.headers)
-            expected = {
-                "Content-Type": manifest.media_type,
-                "Content-Length": str(len(manifest.payload)),
-                "Docker-Content-Digest": digest,
-                "ETag": f'"{digest}"',
-                "Docker-Distribution-Api-Version": "registry/2.0",
-            }
-            assert {name: got.headers.get(name) for name in expected} == expected
+    for kind, manifest in KINDS.items():
+        for reference in ("latest", manifest.digest(), manifest.digest("sha512")):
+            answer = await registry.put_manifest("a/b", reference, manifest)
+            assert (kind, answer.status_code) == (kind, 201), answer.text
+            digest = manifest.digest("sha512") if reference.startswith("sha512") else manifest.digest()
+            assert answer.headers["Docker-Content-Digest"] == digest
+            assert answer.headers["Location"] == f"http://registry.test/v2/a/b/manifests/{digest}"
+            assert "OCI-Tag" not in answer.headers
+            await assert_given_back(registry, answer.headers["Location"], manifest, digest)
+            await assert_given_back(registry, f"/v2/a/b/manifests/{reference}", manifest, digest)
+
+
+async def assert_given_back(registry: Registry, target: str, manifest: Image, digest: str) -> None:
+    got, head = await registry.client.get(target), await registry.client.head(target)
+    assert (got.status_code, got.content) == (200, manifest.payload)
+    assert (head.status_code, head.content, head.headers) == (200, b"", got.headers)
+    expected = {
+        "Content-Type": manifest.media_type,
+        "Content-Length": str(len(manifest.payload)),
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Docker-Distribution-Api-Version": "registry/2.0",
+    }
+    assert {name: got.headers.get(name) for name in expected} == expected
 
 
 @served()
@@ -185,16 +186,14 @@ async def test_cache_index_of_buildkit_when_put_keeps_its_blobs(registry: Regist
     assert refused(answer, 400, "MANIFEST_BLOB_UNKNOWN") == {"digest": digest_of(b"absent")}
 
 
-@pytest.mark.parametrize("media_type", NONDISTRIBUTABLE)
 @served()
-async def test_layer_that_lives_elsewhere_when_it_has_urls_need_not_be_pushed(
-    registry: Registry, media_type: str
-) -> None:
+async def test_layer_that_lives_elsewhere_when_it_has_urls_need_not_be_pushed(registry: Registry) -> None:
     await registry.push_blob("a/b", b"{}")
-    elsewhere = descriptor(b"never pushed", media_type, urls=["https://store.example.com/blob"])
-    assert (await registry.put_manifest("a/b", "urls", image(layers=[elsewhere]))).status_code == 201
-    here = {key: value for key, value in elsewhere.items() if key != "urls"}
-    refused(await registry.put_manifest("a/b", "none", image(layers=[here])), 400, "MANIFEST_BLOB_UNKNOWN")
+    for media_type in NONDISTRIBUTABLE:
+        elsewhere = descriptor(b"never pushed", media_type, urls=["https://store.example.com/blob"])
+        assert (await registry.put_manifest("a/b", "urls", image(layers=[elsewhere]))).status_code == 201
+        here = image(layers=[{key: value for key, value in elsewhere.items() if key != "urls"}])
+        refused(await registry.put_manifest("a/b", "none", here), 400, "MANIFEST_BLOB_UNKNOWN")
 
 
 @served()

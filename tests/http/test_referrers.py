@@ -178,7 +178,17 @@ async def test_referrers_when_their_annotations_are_large_come_in_pages_that_cli
 @served()
 async def test_referrers_when_n_or_last_is_malformed_get_400(registry: Registry) -> None:
     await push(registry, image(subject=of(SUBJECT.digest())))
-    for query in ("n=-1", "n=x", "n=1.5", "n=1e3", "n=" + "9" * 19, "last=x", "last=-1", "last=%00", "last=" + "9" * 19):
+    for query in (
+        "n=-1",
+        "n=x",
+        "n=1.5",
+        "n=1e3",
+        "n=" + "9" * 19,
+        "last=x",
+        "last=-1",
+        "last=%00",
+        "last=" + "9" * 19,
+    ):
         answer = await registry.client.get(f"/v2/a/b/referrers/{SUBJECT.digest()}?{query}")
         refused(answer, 400, "PAGINATION_NUMBER_INVALID")
 

@@ -21,14 +21,8 @@ from app.server import choices, supervisor
 from app.server.errors import ServerError
 
 
-class Pool:
-    def occupancy(self) -> tuple[int, int]:
-        return 1, 3
-
-
 class Assembly:
     def __init__(self, observer: Observer) -> None:
-        self.database = Pool()
         self._observer = observer
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -146,16 +140,16 @@ async def hang(scope: Any, receive: Any, answer: Answer) -> None:
 
 
 HANDLERS: dict[str, Any] = {
-    f"/{handler.__name__}": handler
-    for handler in (who, slow, count, refuse, ignore, crash, cut, large, hang)
+    f"/{handler.__name__}": handler for handler in (who, slow, count, refuse, ignore, crash, cut, large, hang)
 }
 
 
-async def assemble(settings: Settings, observer: Observer, timings: Metrics) -> Assembly:
+async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
     if (broken := os.environ.get("STANDIN_BROKEN")) and Path(broken).exists():
         raise ServerError("the stand-in cannot be built")
-    timings.statement("stand_in", 0.01)
-    return Assembly(observer)
+    metrics.statement("stand_in", 0.01)
+    metrics.pool(1, 3)
+    return Assembly(Observer(metrics))
 
 
 def checks(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from hyperframe.frame import GoAwayFrame
 
 from app.config import load
 from app.runtime.metrics import Metrics
-from app.runtime.observe import Observer
 from app.server.manner import Manner
 from app.server.serving import serve
 from app.server.sockets import listen_tcp
@@ -35,8 +34,7 @@ MANY = 8 * 1024 * 1024
 async def server(**manner: Any) -> AsyncIterator[tuple[str, int]]:
     """The stand-in application, served in this process."""
     settings = load(None, {}, base={"http": {"addr": "127.0.0.1:0"}, "storage": "inmemory"}).settings
-    metrics = Metrics()
-    assembly = await assemble(settings, Observer(metrics), metrics)
+    assembly = await assemble(settings, Metrics())
     listeners = listen_tcp(settings.http.address)
     host, _, port = listeners.name.partition(":")
     stop, started = asyncio.Event(), asyncio.Event()
@@ -186,7 +184,9 @@ def test_answer_when_the_application_stops_in_the_middle_then_the_client_sees_th
 
 
 @pytest.mark.parametrize("protocol", ["1.1", "2"])
-def test_download_when_the_client_goes_away_then_the_application_is_let_go(protocol: str, tmp_path: Path) -> None:
+def test_download_when_the_client_goes_away_then_the_application_is_let_go(
+    protocol: str, tmp_path: Path
+) -> None:
     async def test() -> None:
         log = tmp_path / "log"
         async with server(h2c=True) as address:

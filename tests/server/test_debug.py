@@ -115,9 +115,10 @@ def samples(url: str) -> dict[tuple[str, ...], float]:
     """Name and label values (of the labels sorted by name, but the status code) → value."""
     page = httpx.get(f"{url}/metrics").text
     return {
-        (sample.name, *(value for key, value in sorted(sample.labels.items()) if key not in {"code", "le"})): (
-            sample.value
-        )
+        (
+            sample.name,
+            *(value for key, value in sorted(sample.labels.items()) if key not in {"code", "le"}),
+        ): (sample.value)
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }

@@ -35,7 +35,9 @@ def test_sigterm_when_a_request_is_under_way_then_it_is_answered(tmp_path: Path)
         assert list(tmp_path.glob("registry-metrics-*")) == []
 
 
-def test_sigterm_when_a_connection_is_idle_then_a_request_already_sent_on_it_is_answered(tmp_path: Path) -> None:
+def test_sigterm_when_a_connection_is_idle_then_a_request_already_sent_on_it_is_answered(
+    tmp_path: Path,
+) -> None:
     with registry(tmp_path) as running, Raw(running.address) as client:
         client.get("/who")
         assert client.answer()[0] == 200
@@ -212,7 +214,9 @@ def test_every_interface_when_an_ipv4_client_comes_then_its_address_is_plain(tmp
             assert httpx.get(f"http://[::1]:{port}/who").json()["client"] == "::1"
 
 
-def test_unix_socket_when_it_is_stale_then_it_is_replaced_and_when_it_is_live_then_refused(tmp_path: Path) -> None:
+def test_unix_socket_when_it_is_stale_then_it_is_replaced_and_when_it_is_live_then_refused(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "registry.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -243,7 +247,9 @@ def test_unix_socket_when_there_is_a_file_then_it_is_left_alone(tmp_path: Path) 
     assert path.read_text() == "content"
 
 
-def test_requests_when_the_registry_stops_under_load_then_none_that_was_accepted_is_lost(tmp_path: Path) -> None:
+def test_requests_when_the_registry_stops_under_load_then_none_that_was_accepted_is_lost(
+    tmp_path: Path,
+) -> None:
     lost: list[str] = []
     with registry(tmp_path) as running:
         host, port = running.address

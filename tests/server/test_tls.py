@@ -106,7 +106,17 @@ def test_start_when_the_tls_files_are_wrong_then_one_sentence_names_the_key(
     other = certificate(tmp_path, "other")
     locked = certificate(tmp_path, "locked")
     subprocess.run(
-        ["openssl", "ec", "-aes128", "-passout", "pass:x", "-in", locked["key"], "-out", f"{locked['key']}.x"],
+        [
+            "openssl",
+            "ec",
+            "-aes128",
+            "-passout",
+            "pass:x",
+            "-in",
+            locked["key"],
+            "-out",
+            f"{locked['key']}.x",
+        ],
         check=True,
         capture_output=True,
     )

@@ -542,7 +542,7 @@ def test_keep_when_the_manifest_is_being_deleted_then_it_waits_and_says_no(datab
         found = (await lookups.manifests_by_digest(reader.c, [key]))[key]
         async with remover.transaction():
             await delete(remover, ONE)
-            keeping = s.start(reader, manifests.keep(reader.c, repository_id, found.id))
+            keeping = s.start(reader, manifests.keep(reader.c, repository_id, manifest_id))
             await s.waits(keeping)
         assert await keeping is False
 

@@ -79,20 +79,25 @@ def put(**changes: Any) -> Sample:
     return Sample(values, {"blobs": 4}, rows_max=ROWS_MAX + 40)
 
 
+def asked(*references: Any, path: str = NAME, partitions: dict[str, int] | None = None) -> Sample:
+    """So many questions about repository 1 in one statement."""
+    count = len(references)
+    return sample(
+        partitions,
+        repository_ids=[1] * count,
+        paths=[path] * count,
+        references=list(references),
+        grace=HOUR,
+    )
+
+
 NO_BLOBS: Final[dict[str, Any]] = {
     "config_digest": None, "blobs": [], "layers": [], "layer_sizes": [], "layer_media_types": [],
 }  # fmt: skip
-BY_TAG: Final = {"repository_id": 1, "path": NAME, "tag": "v60-1"}
-BY_DIGEST: Final = {"repository_id": 1, "path": NAME, "digest": digest("manifest", CHILD)}
 UPLOAD: Final = {"id": uuid("upload", BUSY), "path": NAME}
 MINE: Final = {"upload": uuid("upload", BUSY), "mine": uuid("writer", BUSY)}
 
 SAMPLES: Final[dict[str, list[Sample]]] = {
-    "blobs.find": [
-        sample(repository_id=1, path=NAME, digest=digest("blob", FREE)),
-        sample(repository_id=1, path=NAME, digest=digest("empty", 0)),
-        sample(repository_id=1, path=NAME, digest=digest("nothing", 0)),
-    ],
     "blobs.keep": [sample(digest=digest("blob", BUSY * n)) for n in (1, 48)],
     "blobs.mount": [
         sample({"repository_blobs": 2}, source=1, target=2, digest=digest("blob", FREE)),
@@ -105,10 +110,27 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
         *(sample(repository_id=BUSY + n, digest=digest("empty", 0)) for n in range(1, 9)),
         sample(repository_id=3000, digest=digest("empty", 0)),
     ],
-    "manifests.get_by_tag": [sample(**BY_TAG), sample(**BY_TAG | {"tag": "none"})],
-    "manifests.get_by_digest": [sample(**BY_DIGEST), sample(**BY_DIGEST | {"path": OTHER})],
-    "manifests.head_by_tag": [sample(**BY_TAG)],
-    "manifests.head_by_digest": [sample(**BY_DIGEST)],
+    "lookups.repositories": [sample(paths=[NAME]), sample(paths=[NEW, NAME, OTHER])],
+    "lookups.manifests_by_tag": [
+        asked("v60-1"),
+        asked("none"),
+        asked("v60-1", path=OTHER),
+        asked(*(f"v{BUSY * n}-2" for n in range(1, 41))),
+    ],
+    "lookups.manifests_by_digest": [
+        asked(digest("manifest", CHILD)),
+        asked(digest("manifest", CHILD), path=OTHER),
+        asked(digest("nothing", 0)),
+        asked(*(digest("manifest", BUSY * n) for n in range(1, 41))),
+    ],
+    "lookups.blobs_by_digest": [
+        asked(digest("blob", FREE)),
+        asked(digest("empty", 0)),
+        asked(digest("empty", 0), path=OTHER),
+        asked(digest("nothing", 0)),
+        asked(*(digest("blob", BUSY * n) for n in range(1, 41)), partitions={"blobs": 4}),
+    ],
+    "manifests.payload": [sample(repository_id=1, manifest_id=CHILD), sample(repository_id=1, manifest_id=1)],
     "manifests.keep": [
         sample(repository_id=1, manifest_id=CHILD),
         sample(repository_id=1, manifest_id=BUSY * 48),

@@ -217,14 +217,18 @@ def test_request_id_when_the_client_gives_a_good_one_then_it_is_kept(given: byte
     assert request_id(given) == given.decode()
 
 
-@pytest.mark.parametrize("given", [None, b"", b"x" * 129, b"a b", b"a\n", b"a\r\nb", b"\xc3\xa9", b'"', b"a/b"])
+@pytest.mark.parametrize(
+    "given", [None, b"", b"x" * 129, b"a b", b"a\n", b"a\r\nb", b"\xc3\xa9", b'"', b"a/b"]
+)
 def test_request_id_when_there_is_no_good_one_then_it_is_new(given: bytes | None) -> None:
     first, second = request_id(given), request_id(given)
     assert re.fullmatch(r"[0-9a-f]{32}", first)
     assert first != second
 
 
-def test_observer_when_a_request_ends_then_its_line_tells_all_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_observer_when_a_request_ends_then_its_line_tells_all_of_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     configure(access="json")
     observer = Observer(Metrics())
     scope = {

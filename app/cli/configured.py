@@ -1,0 +1,52 @@
+"""`registry serve CONFIG`: an operator's own database, as a configuration file says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from app.cli.errors import Failure
+from app.cli.ready import tell_ready, tell_warnings
+from app.cli.settings import command_line, loaded, refuse_unserved
+from app.domain.errors import RegistryError
+from app.server import choices, supervisor
+from app.store import migrate
+from app.wiring import target_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.store.engine import Target
+
+_log = logging.getLogger("registry.server")
+
+
+def serve(config: Path | None) -> None:
+    """Serve until told to stop. Raises ServerError, Failure or BadConfiguration."""
+    result = loaded(config)
+    settings = result.settings
+    refuse_unserved(settings)
+    choices.configure_logs(settings)
+    tell_warnings(result.warnings)
+    doors = choices.open_doors(settings)
+    try:
+        try:
+            asyncio.run(_refuse_pending(target_of(settings), command_line("database migrate up", config)))
+        except RegistryError as error:
+            raise Failure(str(error)) from error
+        supervisor.run(supervisor.Site(settings, doors, ready=lambda: tell_ready(doors.url)))
+    finally:
+        doors.close()
+
+
+async def _refuse_pending(target: Target, remedy: str) -> None:
+    """Raise Failure if the database lacks a migration. One that a newer release has migrated will do."""
+    applied = await migrate.version(target)
+    if applied == migrate.HEAD:
+        return
+    known = {revision.id for revision in await migrate.status(target)}
+    if applied is not None and applied not in known:
+        _log.warning("the database is at %s, a migration of a newer release", applied)
+        return
+    raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")

@@ -1,0 +1,115 @@
+"""`registry serve --local`: everything in one directory, with a PostgreSQL of its own.
+
+The directory holds the blobs, the database (`postgres`) and the lock that keeps a second instance out. Whatever ends
+the registry ends the database too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from app.cli.errors import Failure
+from app.cli.ready import tell_ready, tell_warnings
+from app.cli.settings import loaded, refuse_unserved
+from app.domain.errors import RegistryError
+from app.runtime.embedded import EmbeddedPostgres, InstanceLock
+from app.server import choices, supervisor
+from app.store import migrate
+from app.wiring import target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.config import Settings
+    from app.runtime.embedded import Address
+    from app.server.choices import Doors
+
+# Enough for one machine; each of the sixteen that a server gets by default makes the first start slower.
+PARTITIONS: Final = 4
+# For an operator's psql, and for what the registry opens beside its pools.
+SPARE_CONNECTIONS: Final = 20
+
+# In place of a host, until the server runs; the environment may name another host.
+_EMBEDDED: Final = "(embedded)"
+
+_log = logging.getLogger("registry.server")
+
+
+def serve(data: Path) -> None:
+    """Serve until told to stop. Raises ServerError, EmbeddedError, Failure or BadConfiguration."""
+    result = loaded(None, base=_base(data.absolute()))
+    settings = result.settings
+    root = Path(settings.storage.parameters.get("rootdirectory", data)).absolute()
+    choices.configure_logs(settings)
+    tell_warnings(result.warnings)
+    with ExitStack() as stack:
+        stack.enter_context(InstanceLock(root))
+        doors = choices.open_doors(settings)
+        stack.callback(doors.close)
+        trouble: Callable[[], str] = str
+        if settings.database.host == _EMBEDDED:
+            server = EmbeddedPostgres(root / "postgres", max_connections=_connections(settings))
+            settings = _with_database(settings, stack.enter_context(server))
+            trouble = partial(_trouble, server)
+        refuse_unserved(settings)
+        _migrate(settings)
+        supervisor.run(
+            supervisor.Site(settings, doors, ready=partial(_tell_ready, doors, root), trouble=trouble)
+        )
+
+
+def _base(root: Path) -> dict[str, Any]:
+    return {
+        "log": {"level": "info", "accesslog": {"disabled": True}},
+        "http": {"addr": "127.0.0.1:5000"},
+        "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
+        "database": {"host": _EMBEDDED, "preparedstatements": True},
+    }
+
+
+def _connections(settings: Settings) -> int:
+    return choices.worker_count(settings) * settings.database.pool.maxopen + SPARE_CONNECTIONS
+
+
+def _with_database(settings: Settings, address: Address) -> Settings:
+    """The settings with the embedded server's address, whatever part of another one the environment has."""
+    keys = {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "dbname": address.database,
+        "sslmode": "disable",
+    }
+    return settings.model_copy(update={"database": settings.database.model_copy(update=keys)})
+
+
+def _migrate(settings: Settings) -> None:
+    target = target_of(settings)
+    try:
+        if not asyncio.run(migrate.is_current(target)):
+            _log.info("bringing the database up to date")
+            asyncio.run(migrate.upgrade(target, partitions=PARTITIONS))
+    except RegistryError as error:
+        raise Failure(str(error)) from error
+
+
+def _trouble(server: EmbeddedPostgres) -> str:
+    return (
+        ""
+        if server.running
+        else "the embedded PostgreSQL has ended, and the registry cannot go on without it"
+    )
+
+
+def _tell_ready(doors: Doors, root: Path) -> None:
+    more = f"data in {root}"
+    if doors.main.path is None:
+        host, _, port = doors.main.name.rpartition(":")
+        host = "localhost" if host in {"0.0.0.0", "[::]"} else host  # noqa: S104  (compared, not bound)
+        more += f"; try: docker push {host}:{port}/hello:latest"
+    tell_ready(doors.url, more)

@@ -1,0 +1,5 @@
+-- GET of one URL. Arguments: none. The request never changes, so wrk builds it once.
+
+function done(summary, latency)
+  require("figures").print(summary, latency)
+end
