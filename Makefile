@@ -1,6 +1,6 @@
 # Everything that is done with a checkout. `make` alone prints the list.
 
-PYTHONS := app gc_workers db tests scripts
+PYTHONS := app gc_workers db tests scripts benchmarks
 WORKERS ?= 2
 BIN := .venv/bin
 
@@ -27,6 +27,10 @@ test: dev ## run every test; as root with apt-get, install the clients they use 
 .PHONY: test-fast
 test-fast: dev ## run the tests that use no client programs, and install nothing
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/clients $(ARGS)
+
+.PHONY: bench
+bench: runtime ## measure the registry beside Debian's docker-registry; as root with apt-get, install that and wrk first
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: check
 check: dev ## format, lint, types and import contracts, all at once

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.config import load
 from app.runtime.metrics import Metrics
-from app.runtime.observe import Observer
 from app.server import choices
 from app.wiring import Assembly, assemble
 
@@ -39,8 +38,7 @@ class Lifespan:
         await receive()
         settings = load(self._configuration, {}).settings
         choices.configure_logs(settings)
-        counters = Metrics()
-        self._assembly = await assemble(settings, Observer(counters), counters)
+        self._assembly = await assemble(settings, Metrics())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._assembly.close()

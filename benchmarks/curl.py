@@ -78,7 +78,14 @@ async def _send(url: str, file: Path) -> str:
     done = await children.run(
         [
             *(path_of("curl"), *_QUIET, "-X", "PATCH", "-T", str(file)),
-            *("-H", "Transfer-Encoding: chunked", "-H", "Expect:", "-H", "Content-Type: application/octet-stream"),
+            *(
+                "-H",
+                "Transfer-Encoding: chunked",
+                "-H",
+                "Expect:",
+                "-H",
+                "Content-Type: application/octet-stream",
+            ),
             *("-o", "/dev/null", "-w", "%{http_code} %header{location}", url),
         ]
     )
@@ -91,5 +98,3 @@ async def _send(url: str, file: Path) -> str:
 def _finish(url: str, location: str) -> None:
     with asking.connected(url) as client:
         client.ask("PUT", location, expect=201)
-
-

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.images import MIB, noise
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _TAIL_BYTES: Final = 32
+_LARGE_BYTES: Final = 32 * MIB
 
 
 @dataclass
@@ -32,20 +37,28 @@ class Renewable:
         return f"sha256:{whole.hexdigest()}"
 
 
-def make(path: Path, size: int, *, empty: bool = False) -> Renewable:
-    """Write a file of noise, or with `empty` one that takes no room on the disk; it is on the disk once we return."""
+def make(directory: Path, count: int, size: int, *, empty: bool = False) -> list[Renewable]:
+    """Files of noise, or with `empty` such as take no room on the disk; they are on the disk once we return."""
     block = bytes(MIB) if empty else noise("file", MIB)
     content = hashlib.sha256()
-    with path.open("wb") as file:
-        for at in range(0, size - _TAIL_BYTES, MIB):
-            part = block[: size - _TAIL_BYTES - at]
-            content.update(part)
+    for length in _lengths(size):
+        content.update(block[:length])
+    files = [Renewable(directory / f"file-{number}", size, content) for number in range(count)]
+    for made in files:
+        with made.path.open("wb") as file:
             if not empty:
-                file.write(part)
-        file.truncate(size)
-        file.flush()
-        os.fsync(file.fileno())
-    return Renewable(path, size, content)
+                for length in _lengths(size):
+                    file.write(block[:length])
+            file.truncate(size)
+            file.flush()
+            os.fsync(file.fileno())
+    return files
+
+
+def _lengths(size: int) -> Iterator[int]:
+    """Of the blocks that make up a file, up to its tail."""
+    stable = size - _TAIL_BYTES
+    return (min(MIB, stable - at) for at in range(0, stable, MIB))
 
 
 def lines_of_blobs(directory: Path, files: int, lines: int, size: int) -> None:
@@ -65,6 +78,7 @@ def large_files(directory: Path) -> set[Path]:
     for parent, _, names in os.walk(directory):
         for name in names:
             path = Path(parent, name)
-            if path.stat().st_size >= 32 * MIB:
-                found.add(path)
+            with suppress(FileNotFoundError):  # an upload that was cut off is being cleared away
+                if path.stat().st_size >= _LARGE_BYTES:
+                    found.add(path)
     return found

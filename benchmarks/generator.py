@@ -103,7 +103,9 @@ def pushes(job: Job, number: int) -> Script:
         for blob in (*layers, config):
             yield from _push_blob(job, blob)
         path = f"/v2/{job.repository}/manifests/{number}-{image}"
-        yield _with_body("PUT", path, job, manifest_of(config, layers), MANIFEST_TYPE, b"201")
+        manifest = manifest_of(config, layers)
+        more = f"Content-Type: {MANIFEST_TYPE}\r\nContent-Length: {len(manifest)}\r\n"
+        yield Request(_head("PUT", path, job, more) + manifest, b"201")
         image += 1
 
 
@@ -157,7 +159,9 @@ class Connection:
         self._latencies.append(time.perf_counter() - self._sent)
         if head[9:12] != self._request.expect:
             asked = self._request.content.partition(b"\r\n")[0].decode()
-            raise WrongAnswerError(f"{asked}: {head[9:12].decode()} instead of {self._request.expect.decode()}")
+            raise WrongAnswerError(
+                f"{asked}: {head[9:12].decode()} instead of {self._request.expect.decode()}"
+            )
         self._request = self._script.send(head)
         self.send()
 
@@ -223,11 +227,6 @@ def _drive(connections: list[Connection], until: float) -> None:
 
 def _head(method: str, path: str, job: Job, more: str = "") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: {job.host}:{job.port}\r\n{more}\r\n".encode()
-
-
-def _with_body(method: str, path: str, job: Job, body: bytes, kind: str, expect: bytes) -> Request:
-    more = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-    return Request(_head(method, path, job, more) + body, expect)
 
 
 def _location(head: bytes) -> str:

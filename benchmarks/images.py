@@ -12,13 +12,10 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 # What docker sends, so that both sides may answer with what they have.
-ACCEPT: Final = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        MANIFEST_TYPE,
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
+ACCEPT: Final = (
+    f"{MANIFEST_TYPE}, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 _CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from benchmarks.errors import CaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What may not happen, as the generators call it, and as we do.
 _FAULTS = {

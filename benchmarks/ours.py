@@ -13,10 +13,11 @@ import asyncpg
 from benchmarks import trees
 from benchmarks.errors import BenchError
 from benchmarks.running import Running, clean_environment
-from benchmarks.trees import Use
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+
+    from benchmarks.trees import Use
 
 # What `--local` calls its user and its database.
 DATABASE: Final = "registry"
@@ -24,12 +25,13 @@ _READY: Final = re.compile(r"^registry: ready on (http://[^\s,]+),", re.MULTILIN
 _SOCKETS: Final = re.compile(r'unix_socket_directories="?([^"\0]+)"?')
 _TAGS: Final = """
 INSERT INTO tags (repository_id, name, manifest_id)
-SELECT t.repository_id, name, t.manifest_id
-FROM repositories AS r JOIN tags AS t ON t.repository_id = r.id AND t.name = $2, unnest($3::text[]) AS name
+SELECT t.repository_id, wanted, t.manifest_id
+FROM repositories AS r JOIN tags AS t ON t.repository_id = r.id AND t.name = $2, unnest($3::text[]) AS wanted
 WHERE r.path = $1
 """
 _REPOSITORIES: Final = """
-INSERT INTO repositories (path, has_tags, last_published_at) SELECT path, true, now() FROM unnest($1::text[]) AS path
+INSERT INTO repositories (path, has_tags, last_published_at)
+SELECT wanted, true, now() FROM unnest($1::text[]) AS wanted
 """
 # $1 is the source's path, $2 the new ones'.
 _CONTENTS: Final = (
@@ -120,6 +122,8 @@ class Ours:
         )
         try:
             yield connection
+        except asyncpg.PostgresError as error:
+            raise BenchError(f"the database does not take what it is to be filled with: {error}") from error
         finally:
             await connection.close()
 

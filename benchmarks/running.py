@@ -85,7 +85,9 @@ class Running:
             if url := self.ready(self._said()):
                 return url
             await asyncio.sleep(_POLL_SECONDS)
-        raise BenchError(f"{self.name} did not start: {self._said()[-_SHOWN_CHARACTERS:].strip() or 'no word'}")
+        raise BenchError(
+            f"{self.name} did not start: {self._said()[-_SHOWN_CHARACTERS:].strip() or 'no word'}"
+        )
 
     def _said(self) -> str:
         return self.log.read_text(errors="replace")

@@ -7,6 +7,7 @@ peer's, from something that was pushed.
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import asking
@@ -32,11 +33,13 @@ REPOSITORIES: Final = 10_000
 _GROUP: Final = 100
 
 
+@cache
 def image_of_tag(number: int) -> Image:
     """The image of one of the thousand tags: all have the same layers, each its own manifest."""
     return image(IMAGES, variant=tag_name(number))
 
 
+@cache
 def hot_image() -> Image:
     """The image of the hot tag."""
     return image(IMAGES)
@@ -50,6 +53,12 @@ def tag_name(number: int) -> str:
 def blob(size: int) -> bytes:
     """The blob of that size."""
     return noise("small", size) if size <= MEDIUM_BYTES else noise("large", MIB) * (size // MIB)
+
+
+@cache
+def blob_digest(size: int) -> str:
+    """Its digest."""
+    return digest_of(blob(size))
 
 
 def listed_repository(tags: int) -> str:

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 _APPLICATION: Final = "benchmarks.asgi:create"
 _SERVERS: Final = {
     "uvicorn": ("--factory", "--loop", "uvloop", "--no-access-log", "--log-level", "error"),
-    "granian": ("--factory", "--loop", "uvloop", "--interface", "asgi", "--no-access-log", "--log-level", "error"),
+    "granian": (
+        "--factory",
+        "--loop",
+        "uvloop",
+        "--interface",
+        "asgi",
+        "--no-access-log",
+        "--log-level",
+        "error",
+    ),
 }
 NAMES: Final = tuple(_SERVERS)
 # What `serve --local` sets, with the database and the directory of the one that runs.

@@ -82,6 +82,8 @@ fi
 touch .venv/unfinished
 install_packages
 .venv/bin/python scripts/link.py
+# Each worker imports all of it at every start, also where the environment keeps Python from caching.
+.venv/bin/python -m compileall -q app db gc_workers
 cp requirements.lock .venv/requirements.lock
 cp "$lock" ".venv/$lock"
 rm .venv/unfinished

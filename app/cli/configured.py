@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from app.cli.errors import Failure
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.store.engine import Target
-
-_log = logging.getLogger("registry.server")
 
 
 def serve(config: Path | None) -> None:
@@ -42,11 +39,5 @@ def serve(config: Path | None) -> None:
 
 async def _refuse_pending(target: Target, remedy: str) -> None:
     """Raise Failure if the database lacks a migration. One that a newer release has migrated will do."""
-    applied = await migrate.version(target)
-    if applied == migrate.HEAD:
-        return
-    known = {revision.id for revision in await migrate.status(target)}
-    if applied is not None and applied not in known:
-        _log.warning("the database is at %s, a migration of a newer release", applied)
-        return
-    raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")
+    if not await migrate.is_current(target):
+        raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")

@@ -45,25 +45,25 @@ def report(error: BaseException) -> int:
     """Say what went wrong. Returns the exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        _say("interrupted")
-        return INTERRUPTED
-    if isinstance(error, BadConfiguration):
-        for problem in error.problems:
-            _say(problem)
-        return error.exit_code
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
+    code, sentences = _told(error)
+    for sentence in sentences:
+        click.echo(f"registry: {sentence}", err=True)
+    return code
+
+
+def _told(error: BaseException) -> tuple[int, tuple[str, ...]]:
+    if isinstance(error, BadConfiguration):
+        return error.exit_code, error.problems
     if isinstance(error, click.ClickException):
-        _say(_sentence(error))
-        return error.exit_code
-    _say(_unexpected(error))
-    return FAILED
-
-
-def _say(text: str) -> None:
-    click.echo(f"registry: {text}", err=True)
+        return error.exit_code, (_sentence(error),)
+    if isinstance(error, click.Abort) and not isinstance(error.__cause__, KeyboardInterrupt):
+        return FAILED, ("nothing was done",)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, ("interrupted",)
+    return FAILED, (_unexpected(error),)
 
 
 def _sentence(error: click.ClickException) -> str:

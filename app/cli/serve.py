@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.cli import configured, local
 from app.cli.errors import told
 from app.cli.settings import config_argument
 from app.runtime.embedded import EmbeddedError
@@ -50,9 +49,14 @@ def command(*, is_local: bool, data: Path | None, config: Path | None) -> None:
     # Until the supervisor takes over: what was started by then is stopped on the way out.
     signal.signal(signal.SIGTERM, _terminated)
     with told(ServerError, EmbeddedError):
+        # Each loads what the other does not need, and that takes longer than starting.
         if is_local:
+            from app.cli import local  # noqa: PLC0415
+
             local.serve(data or Path("data"))
         else:
+            from app.cli import configured  # noqa: PLC0415
+
             configured.serve(config)
 
 

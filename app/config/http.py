@@ -141,7 +141,9 @@ class Http(Section):
     relativeurls: Flag = setting(
         "Send relative URLs in `Location`; not used if `http.host` is set.", default=False
     )
-    draintimeout: Span = setting("How long requests in flight may go on after SIGTERM.", default=span("0s"))
+    draintimeout: Span = setting(
+        "How long requests in flight may go on after SIGTERM; 0 is ten seconds.", default=span("0s")
+    )
     headers: Headers = setting("Headers of every response, each name with a list of values.", default={})
     tls: Tls = section(Tls, "TLS.")
     http2: Http2 = section(Http2, "HTTP/2 over TLS.")

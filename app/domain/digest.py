@@ -78,7 +78,7 @@ class Digest:
     @classmethod
     def unpack(cls, packed: bytes) -> Digest:
         """The digest of its database form. Raises ValueError if the length does not fit the algorithm."""
-        algorithm = Algorithm.of_code(packed[0])
+        algorithm = Algorithm.of_code(packed[0] if packed else 0)
         if len(packed) != algorithm.size + 1:
             raise ValueError(
                 f"a packed {algorithm.label} digest has {algorithm.size + 1} bytes, not {len(packed)}"

@@ -136,7 +136,7 @@ def _origin_of(scope: Mapping[str, Any]) -> str:
     if forwarded is not None:
         scheme, host = forwarded.get("proto"), forwarded.get("host")
     else:
-        scheme = headers.get("x-forwarded-proto")
+        scheme = (headers.get("x-forwarded-proto") or "").partition(",")[0]
         host = (headers.get("x-forwarded-host") or "").partition(",")[0].strip()
     scheme = (scheme or "").strip().lower()
     if scheme not in ("http", "https"):

@@ -25,7 +25,7 @@ from h2.settings import SettingCodes
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
@@ -34,6 +34,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from hyperframe.frame import GoAwayFrame
 
+from app.server.idle import IdleTimer
 from app.server.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ LINGER_SECONDS: Final = 5.0
 # 64 KiB would hold an upload to 64 KiB per round trip.
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 4 * STREAM_WINDOW_BYTES
+# Bytes of a body that are copied behind the answer's head rather than sent after it.
+_TOGETHER_BYTES_MAX: Final = 64 * 1024
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _LAST_STREAM: Final = 2**31 - 1
 
@@ -99,6 +102,7 @@ class Http1(H11Protocol):
         super().__init__(*arguments)
         self._lingers = False
         self._settled = asyncio.Event()
+        self._head = b""
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Closed):
@@ -113,6 +117,25 @@ class Http1(H11Protocol):
         if isinstance(event, Response) and (self.context.draining or self._is_early()):
             event.headers.append((b"connection", b"close"))
         await super().stream_send(event)
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """Head and first bytes of an answer go out together: one system call and one packet fewer for each."""
+        try:
+            data: bytes = cast("bytes | None", self.connection.send(event)) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+            return
+        if self._head and len(data) <= _TOGETHER_BYTES_MAX:
+            data, self._head = self._head + data, b""
+        elif self._head:
+            head, self._head = self._head, b""
+            await self.send(RawData(data=head))
+        if data:
+            await self.send(RawData(data=data))
 
     async def refuse(self, status: int) -> None:
         """Answer what cannot be served at all, and close."""
@@ -275,6 +298,10 @@ class Connection(TCPServer):
     context: ServerContext
     protocol: Protocol
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._idle = IdleTimer(self.loop, self.config.keep_alive_timeout, self._end)
+
     async def run(self) -> None:
         try:
             tasks = Tasks(self.loop)
@@ -282,17 +309,37 @@ class Connection(TCPServer):
                 self._task_group = tasks
                 self.protocol = self._made_protocol(tasks)
                 await self.protocol.initiate()
-                await self.idle_task.restart(tasks, self._idle_timeout)
+                self._idle.begin()
                 await self._read_data()
         except* OSError:
             pass  # The client is gone, which whoever served it has been told.
         finally:
+            self._idle.cancel()
             await self._close()
 
-    def goodbye(self) -> None:
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, Updated):
+            await super().protocol_send(event)
+        elif not event.idle:
+            self._idle.end()
+        else:
+            self._idle.begin()
+            if self.context.terminated.is_set():
+                self._end()
+
+    def end_if_idle(self) -> None:
+        """Close the connection if nothing is under way on it."""
+        if self._idle.is_idle:
+            self._end()
+
+    def _end(self) -> None:
+        self._task_group.spawn(self._initiate_server_close)
+
+    async def goodbye(self) -> None:
         """Tell the client that this server stops. HTTP/1.1 says so with its next answer."""
-        if isinstance(self.protocol.protocol, Http2):
-            self._task_group.spawn(self.protocol.protocol.goodbye)
+        wrapper = getattr(self, "protocol", None)
+        if isinstance(wrapper, Protocol) and isinstance(wrapper.protocol, Http2):
+            await wrapper.protocol.goodbye()
 
     def abort(self) -> None:
         """Cut the connection, whatever is still to be sent."""

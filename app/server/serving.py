@@ -86,11 +86,12 @@ async def _drain(
     if not connections:
         return
     context.draining = True
-    for connection in connections.values():
-        connection.goodbye()
+    goodbyes = [asyncio.create_task(connection.goodbye()) for connection in connections.values()]
     goodbye_seconds = min(GOODBYE_SECONDS, seconds)
     await asyncio.wait(list(connections), timeout=goodbye_seconds)
     await context.terminated.set()
+    for connection in connections.values():
+        connection.end_if_idle()
     if connections:
         await asyncio.wait(list(connections), timeout=seconds - goodbye_seconds)
     if connections:
@@ -100,6 +101,8 @@ async def _drain(
         for task in list(connections):
             task.cancel()
         await asyncio.wait(list(connections), timeout=1)
+    for goodbye in goodbyes:
+        goodbye.cancel()
 
 
 def _config() -> Config:

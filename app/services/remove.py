@@ -47,7 +47,10 @@ class Remove:
         if outcome == "unknown":
             raise BlobUnknown({"digest": str(digest)})
         if outcome == "in_use":
-            raise Unsupported(f"a manifest of {name} needs {digest}: delete the manifest first")
+            raise Unsupported(
+                f"a manifest of {name} needs {digest}: delete the manifest first",
+                headers=(("Allow", "GET, HEAD"),),  # what RFC 9110 wants of every 405
+            )
 
     async def _settle(self, repository_id: int) -> None:
         await self._database.write(lambda c: repositories.settle_has_tags(c, repository_id))

@@ -233,7 +233,7 @@ class Database:
                     yield Connection(raw, self._timings)
             else:
                 yield Connection(raw, self._timings)
-        except asyncpg.DataError:
+        except asyncpg.DataError:  # a wrong argument: our mistake, not the connection's
             raise
         except _LOST:
             raw.terminate()  # not every broken connection knows yet that it is closed
@@ -255,7 +255,7 @@ def _translated() -> Generator[None, None, None]:
         raise _of_constraint(error) from error
     except _BUSY as error:
         raise Unavailable("the metadata database is busy") from error
-    except asyncpg.DataError:  # an InterfaceError as well, but a mistake of ours
+    except asyncpg.DataError:  # a wrong argument: our mistake, not the connection's
         raise
     except _LOST as error:
         raise _ConnectionLost from error

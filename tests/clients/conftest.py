@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from tests.support.processes import alive
 from tests.support.served import Served, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,41 @@ class Seeded:
     data: Path
     package: Package
 
-    def copy(self, directory: Path) -> Path:
-        """The same data in a place of the test's own: sooner there than a new database."""
-        return Path(shutil.copytree(self.data, directory / "data", symlinks=True))
+    @contextmanager
+    def copy(self, directory: Path) -> Generator[Path]:
+        """The same data in a place of the test's own: sooner there than a new database, and gone afterwards."""
+        copy = Path(shutil.copytree(self.data, directory / "data", symlinks=True))
+        try:
+            yield copy
+        finally:
+            shutil.rmtree(copy)
 
 
 @pytest.fixture(scope="session")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
     """What a first run on a new directory leaves behind."""
     seeded = Seeded(tmp_path_factory.mktemp("seeded") / "data", make_index("seeded"))
-    with serve(seeded.data) as served:
+    with serve(seeded.data, HTTP_WORKERS="1") as served:
         served.push("seeded/package", "v1", seeded.package)
         running = served.processes()
         assert served.stop() == 0, served.said()
     assert alive(running) == []
-    return seeded
+    yield seeded
+    shutil.rmtree(seeded.data)
+
+
+@pytest.fixture
+def data(seeded: Seeded, tmp_path: Path) -> Iterator[Path]:
+    """A data directory in which `seeded.package` is."""
+    with seeded.copy(tmp_path) as copy:
+        yield copy
 
 
 @pytest.fixture(scope="session")
 def registry(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A registry as `make serve` runs it, on two workers."""
-    data = seeded.copy(tmp_path_factory.mktemp("registry"))
-    with serve(data, HTTP_WORKERS="2", LOG_ACCESSLOG_FORMATTER="text") as served:
+    settings = {"HTTP_WORKERS": "2", "LOG_ACCESSLOG": "{disabled: false, formatter: text}"}
+    with seeded.copy(tmp_path_factory.mktemp("registry")) as data, serve(data, **settings) as served:
         yield served
 
 

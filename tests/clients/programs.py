@@ -12,7 +12,7 @@ from tests.support.needs import program
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SECONDS = 60
+_SECONDS = 120
 _TRUST_ALL = {"default": [{"type": "insecureAcceptAnything"}]}
 
 

@@ -58,7 +58,8 @@ def daemon() -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True) as directory:
         root = Path(directory)
         sandbox = Sandbox(root)
-        (root / "daemon.json").write_text("{}")
+        # The engine's own image store: in containerd's an image's id is the digest of its manifest.
+        (root / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
         places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid", "config-file": "daemon.json"}
         words = [
             str(program("dockerd")),

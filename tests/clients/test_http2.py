@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,19 @@ def secured(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     trust = ssl.create_default_context(cafile=certificate)
     settings = {"HTTP_TLS_CERTIFICATE": str(certificate), "HTTP_TLS_KEY": str(key)}
-    data = seeded.copy(directory)
-    with serve(data, client={"verify": trust}, HTTP_WORKERS="2", **settings) as registry:
+    with (
+        seeded.copy(directory) as data,
+        serve(data, client={"verify": trust}, HTTP_WORKERS="2", **settings) as registry,
+    ):
         yield Secured(registry, certificate, trust)
 
 
 @pytest.fixture(scope="module")
 def cleartext(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    data = seeded.copy(tmp_path_factory.mktemp("cleartext"))
-    with serve(data, client=HTTP2, HTTP_WORKERS="2", HTTP_H2C_ENABLED="true") as registry:
+    with (
+        seeded.copy(tmp_path_factory.mktemp("cleartext")) as data,
+        serve(data, client=HTTP2, HTTP_WORKERS="2", HTTP_H2C_ENABLED="true") as registry,
+    ):
         yield registry
 
 
@@ -87,7 +92,8 @@ def check_side_by_side(registry: Served, **options: Any) -> None:
         async with httpx.AsyncClient(
             trust_env=False, timeout=30, limits=limits, **HTTP2, **options
         ) as client:
-            async with asyncio.TaskGroup() as outer:
+            await client.get(f"{registry.url}/v2/")  # until then this client takes one request at a time
+            async with asyncio.timeout(30), asyncio.TaskGroup() as outer:
                 digest = digest_of(b"firstlast")
                 waiting = outer.create_task(client.post(f"{name}/uploads/?digest={digest}", content=slow()))
                 async with asyncio.TaskGroup() as inner:
@@ -135,6 +141,22 @@ def test_tls_when_a_location_is_sent_then_it_is_https(secured: Secured) -> None:
 
     assert answer.headers["Location"].startswith(f"{registry.url}/v2/http2/location/blobs/uploads/")
     assert registry.url.startswith("https://")
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
+def test_tls_when_a_large_upload_is_refused_early_then_the_client_reads_why(
+    protocol: str, secured: Secured
+) -> None:
+    options = {"verify": secured.trust, **(HTTP2 if protocol == "HTTP/2" else {})}
+    with secured.registry.apart(**options) as registry:
+        session = f"{registry.url}/v2/http2/unknown/blobs/uploads/{uuid.uuid4()}"
+
+        answer = registry.client.patch(session, content=bytes(4 * 1024 * 1024))
+
+        assert (answer.status_code, answer.http_version) == (404, protocol)
+        assert answer.json()["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+        assert registry.client.get(f"{registry.url}/v2/").status_code == 200
 
 
 def test_h2c_when_enabled_then_images_go_in_and_out(cleartext: Served) -> None:

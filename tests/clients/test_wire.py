@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.clients.wire import Wire
+from tests.clients.wire import Answer, Wire
+from tests.support.images import make_image
 from tests.support.processes import forget_memory_peak, memory_peak_bytes, wait_for
 from tests.support.registry import digest_of
 
@@ -75,6 +76,19 @@ def finish(registry: Served, name: str, session: str, content: bytes) -> None:
     assert registry.client.get(f"{registry.url}/v2/{name}/blobs/{digest}").content == content
 
 
+def wires_to_each_worker(registry: Served, stack: ExitStack) -> list[Wire]:
+    """One connection to every worker. Which one takes a new connection is for the kernel to choose."""
+    reached: dict[int, Wire] = {}
+    for _ in range(100):
+        wire = stack.enter_context(Wire(registry.port))
+        wire.ask("GET", "/v2/")
+        assert wire.answer().status == 200
+        reached.setdefault(registry.worker_of(wire.local_port), wire)
+        if len(reached) == 2:
+            return list(reached.values())
+    raise AssertionError(f"of two workers only {set(reached)} took connections")
+
+
 def chunks(content: bytes, *sizes: int) -> bytes:
     """The content as a chunked body, in chunks of these sizes and one of what is left (RFC 9112, 7.1)."""
     body, rest = b"", content
@@ -123,11 +137,12 @@ def test_upload_when_its_worker_is_killed_then_another_goes_on(registry: Served)
     first, second, third = some_bytes(MIB, 1), some_bytes(8 * MIB, 2), some_bytes(MIB, 3)
     session = open_upload(registry, "wire/killed")
     append(registry, session, first, 0)
-    workers = set(registry.workers())
+    workers, before = set(registry.workers()), registry.stored_bytes()
 
     with Wire(registry.port) as wire:
         wire.ask("PATCH", session, second[: 4 * MIB], Content_Length=str(len(second)))
-        victim = wait_for(lambda: registry.worker_of(wire.local_port))
+        assert wait_for(lambda: registry.stored_bytes() > before), "the worker is in the middle of it"
+        victim = registry.worker_of(wire.local_port)
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(ConnectionError):
             wire.answer()
@@ -142,6 +157,30 @@ def test_upload_when_its_worker_is_killed_then_another_goes_on(registry: Served)
     assert replaced, f"{workers} became {registry.workers()}"
 
 
+def test_change_when_made_at_one_worker_then_the_other_shows_it_at_once(registry: Served) -> None:
+    first, second = make_image("first"), make_image("second")
+    name = "wire/two-workers"
+    tag = f"/v2/{name}/manifests/latest"
+    with ExitStack() as stack:
+        one, other = wires_to_each_worker(registry, stack)
+
+        def ask(wire: Wire, method: str, target: str, body: bytes = b"") -> Answer:
+            wire.ask(method, target, body, Content_Type=first.media_type)
+            return wire.answer()
+
+        assert ask(other, "GET", tag).status == 404
+        for image in (first, second):
+            for blob in image.blobs:
+                ask(one, "POST", f"/v2/{name}/blobs/uploads/?digest={digest_of(blob)}", blob)
+            assert ask(one, "PUT", tag, image.payload).status == 201
+            assert ask(other, "GET", tag).body == image.payload
+        assert ask(one, "DELETE", tag).status == 202
+        assert ask(other, "GET", tag).status == 404
+        assert ask(one, "DELETE", f"/v2/{name}/manifests/{first.digest()}").status == 202
+        assert ask(other, "GET", f"/v2/{name}/manifests/{first.digest()}").status == 404
+        assert ask(other, "GET", f"/v2/{name}/manifests/{second.digest()}").status == 200
+
+
 @pytest.mark.parametrize("manner", ["closes", "resets"])
 def test_upload_when_the_client_leaves_in_the_middle_then_goes_on_where_it_was(
     manner: str, registry: Served
@@ -150,11 +189,11 @@ def test_upload_when_the_client_leaves_in_the_middle_then_goes_on_where_it_was(
     name = f"wire/left-{manner}"
     session = open_upload(registry, name)
 
-    before = registry.objects()
+    before = registry.stored_bytes()
 
     with Wire(registry.port) as wire:
         wire.ask("PATCH", session, content[: 2 * MIB], Content_Length=str(len(content)))
-        assert wait_for(lambda: any(size for path, size in registry.objects().items() if path not in before))
+        assert wait_for(lambda: registry.stored_bytes() > before)
         if manner == "resets":
             wire.reset()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-SECONDS = 20
+SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Conversation:
 
     async def asked(self) -> None:
         """Return when the application has taken all that arrived and waits for more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._asked.wait()
 
     async def kill(self) -> None:
@@ -174,7 +174,7 @@ class Conversation:
 
     async def answer(self) -> httpx.Response | None:
         """What was answered, whole; None if nothing was."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._task
         if not self._sent:
             return None

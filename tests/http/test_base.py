@@ -145,9 +145,8 @@ async def test_path_when_it_ends_in_a_slash_more_or_less_is_the_same(registry: R
 
 
 NAMES = [
-    "blobs", "manifests", "tags", "uploads", "referrers", "list", "v2", "tags/list", "blobs/uploads", "a/blobs",
-    "a/manifests", "a/tags", "a/tags/list", "a/uploads", "a/blobs/uploads", "manifests/latest", "a/manifests/latest",
-    "v2/v2", "referrers/a", "a" * 255, "a.b_c__d-e--f/0",
+    "blobs", "manifests", "tags", "uploads", "referrers", "v2", "tags/list", "a/blobs", "a/blobs/uploads",
+    "a/manifests/latest", "a/tags/list", "a" * 255, "a.b_c__d-e--f/0",
 ]  # fmt: skip
 
 

@@ -134,10 +134,9 @@ async def test_manifest_when_malformed_gets_400_and_leaves_nothing(registry: Reg
     before = await contents(registry)
     for case, payload in MALFORMED.items():
         assert len(payload) <= 4 * 1024 * 1024, case
-        for reference in ("latest", digest_of(payload)):
-            answer = await put(registry, "a/b", reference, payload, OCI_MANIFEST)
-            assert (answer.status_code, case) == (400, case)
-            assert refused(answer, 400, "MANIFEST_INVALID"), case
+        answer = await put(registry, "a/b", "latest", payload, OCI_MANIFEST)
+        assert (case, answer.status_code) == (case, 400)
+        assert refused(answer, 400, "MANIFEST_INVALID"), case
     assert await contents(registry) == before
 
 

@@ -46,7 +46,7 @@ class Sluice:
     async def body(self) -> AsyncGenerator[bytes, None]:
         yield self._first
         self.open.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.let_go.wait()
         yield self._rest
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from app.store.engine import Target
 from tests.support.postgres import connected
+
+if TYPE_CHECKING:
+    from app.store.engine import Target
 
 _OURS: Final = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
 _LINES: Final = f"""

@@ -7,12 +7,14 @@ import json
 import re
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
+import db.migrations
 from app.domain.errors import Unavailable
 from app.store import migrate
 from tests.migrations.fingerprint import fingerprint
@@ -50,7 +52,7 @@ async def partitions(target: Target) -> dict[str, int]:
 
 
 def test_head_when_scripts_are_listed_then_it_is_the_only_newest_one() -> None:
-    scripts = ScriptDirectory.from_config(migrate._config())
+    scripts = ScriptDirectory(str(Path(db.migrations.__file__).parent))
     assert scripts.get_heads() == [migrate.HEAD]
     for script in scripts.walk_revisions():
         assert re.fullmatch(r"\d{8}_[a-z0-9_]+", script.revision)
@@ -104,7 +106,9 @@ def test_upgrade_when_run_twice_then_the_second_changes_nothing(empty_database: 
     asyncio.run(scenario())
 
 
-def test_upgrade_when_two_processes_run_it_at_once_then_one_waits_and_both_succeed(empty_database: Target) -> None:
+def test_upgrade_when_two_processes_run_it_at_once_then_one_waits_and_both_succeed(
+    empty_database: Target,
+) -> None:
     async def process() -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", PROCESS, json.dumps(asdict(empty_database))),
@@ -195,7 +199,9 @@ def test_status_when_the_database_has_a_later_releases_revision_then_it_is_not_c
     asyncio.run(scenario())
 
 
-def test_version_when_the_server_cannot_be_reached_then_unavailable_is_raised(postgres_server: Target) -> None:
+def test_version_when_the_server_cannot_be_reached_then_unavailable_is_raised(
+    postgres_server: Target,
+) -> None:
     async def scenario() -> None:
         for wrong in (replace(postgres_server, port=1), replace(postgres_server, database="nowhere")):
             with pytest.raises(Unavailable):

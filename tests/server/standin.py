@@ -11,14 +11,16 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from app.config import Settings, load
-from app.runtime.metrics import Metrics
 from app.runtime.observe import Observer
 from app.server import choices, supervisor
 from app.server.errors import ServerError
+
+if TYPE_CHECKING:
+    from app.runtime.metrics import Metrics
 
 
 class Assembly:
@@ -166,9 +168,12 @@ def main() -> None:
     try:
         doors = choices.open_doors(settings)
         names = doors.url, doors.debug.name if doors.debug is not None else None
-        site = supervisor.Site(
-            settings, doors, ready=lambda: print(json.dumps(names), flush=True), wiring=__spec__.name
-        )
+
+        def ready() -> None:
+            sys.stdout.write(json.dumps(names) + "\n")
+            sys.stdout.flush()
+
+        site = supervisor.Site(settings, doors, ready=ready, wiring=__spec__.name)
         supervisor.run(site)
     except ServerError as error:
         sys.exit(str(error))

@@ -190,9 +190,11 @@ def test_download_when_the_client_goes_away_then_the_application_is_let_go(
     async def test() -> None:
         log = tmp_path / "log"
         async with server(h2c=True) as address:
-            async with client_of(protocol, address) as client:
-                async with client.stream("GET", f"/large?size={MANY}&log={log}") as answer:
-                    assert answer.status_code == 200
+            async with (
+                client_of(protocol, address) as client,
+                client.stream("GET", f"/large?size={MANY}&log={log}") as answer,
+            ):
+                assert answer.status_code == 200
             while not log.exists():
                 await asyncio.sleep(0.01)
 

@@ -53,7 +53,7 @@ def test_health_when_the_registry_stops_then_it_is_unwell(tmp_path: Path) -> Non
         assert eventually(lambda: _unwell(running.debug)) == {"shutdown": "the registry is stopping"}
         go.touch()
         assert client.answer()[0] == 200
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_metrics_when_several_workers_count_then_the_page_has_the_sum(tmp_path: Path) -> None:

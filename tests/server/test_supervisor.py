@@ -30,7 +30,7 @@ def test_sigterm_when_a_request_is_under_way_then_it_is_answered(tmp_path: Path)
         status, head, body = client.answer()
         assert (status, body) == (200, b"slow")
         assert "connection: close" in head
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
         assert not any(alive(pid) for pid in workers)
         assert list(tmp_path.glob("registry-metrics-*")) == []
 
@@ -48,7 +48,7 @@ def test_sigterm_when_a_connection_is_idle_then_a_request_already_sent_on_it_is_
         assert status == 200
         assert "connection: close" in head
         assert client.closed()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_sigterm_when_connections_are_idle_then_it_takes_no_longer_than_the_goodbye(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_sigterm_when_connections_are_idle_then_it_takes_no_longer_than_the_good
         idle.answer()
         began = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
         assert idle.closed()
         assert silent.closed()
 
@@ -69,7 +69,8 @@ def test_sigterm_when_a_request_takes_longer_than_draintimeout_then_it_is_cut_of
         eventually(seen.exists)
         began = time.monotonic()
         assert running.stop() == 0
-        assert 1 <= time.monotonic() - began < 6
+        assert 1 <= time.monotonic() - began < 9
+        assert client.answer()[0] == 500
         assert client.closed()
         assert "cut 1 connections off" in running.log
 
@@ -84,7 +85,7 @@ def test_second_signal_when_requests_are_under_way_then_everything_ends_at_once(
         eventually(lambda: _refused(running.address))
         began = time.monotonic()
         assert running.stop() == 1
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
         assert not any(alive(pid) for pid in workers)
         assert "stopped at once" in running.log
 
@@ -101,7 +102,7 @@ def test_sigint_when_the_whole_group_gets_it_then_requests_are_finished(tmp_path
         eventually(lambda: _refused(running.address))
         go.touch()
         assert client.answer()[2] == b"slow"
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def test_worker_killed_when_requests_come_then_they_wait_and_it_is_replaced(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_start_when_a_worker_cannot_be_built_then_one_sentence_says_why(tmp_path
     broken = tmp_path / "broken"
     broken.touch()
     with starting(tmp_path, _env={"STANDIN_BROKEN": str(broken)}) as running:
-        assert running.process.wait(20) == 1
+        assert running.process.wait(60) == 1
         assert running.log.splitlines()[-1] == "the registry cannot start: the stand-in cannot be built"
         assert "Traceback" not in running.log
 
@@ -166,13 +167,13 @@ def test_start_when_the_address_is_in_use_then_one_sentence_says_so(tmp_path: Pa
     with registry(tmp_path) as first:
         address = "{}:{}".format(*first.address)
         with starting(tmp_path, addr=address) as second:
-            assert second.process.wait(20) == 1
+            assert second.process.wait(60) == 1
             assert second.log == (
                 f"cannot listen on {address} (http.addr): another process is listening there; "
                 "stop it, or choose another address\n"
             )
         with starting(tmp_path, debug={"addr": address}) as third:
-            assert third.process.wait(20) == 1
+            assert third.process.wait(60) == 1
             assert f"cannot listen on {address} (http.debug.addr)" in third.log
         assert httpx.get(f"{first.url}/who").status_code == 200
 
@@ -195,7 +196,7 @@ def test_start_when_the_address_is_not_ours_then_one_sentence_says_so(
     tmp_path: Path, addr: str, reason: str
 ) -> None:
     with starting(tmp_path, addr=addr) as running:
-        assert running.process.wait(20) == 1
+        assert running.process.wait(60) == 1
         assert running.log.startswith(f"cannot listen on {addr} (http.addr): ")
         assert running.log.count("\n") == 1
 
@@ -226,7 +227,7 @@ def test_unix_socket_when_it_is_stale_then_it_is_replaced_and_when_it_is_live_th
             client.get("/who")
             assert client.answer()[0] == 200
         with starting(tmp_path, addr=str(path), net="unix") as second:
-            assert second.process.wait(20) == 1
+            assert second.process.wait(60) == 1
             assert "another process is listening there" in second.log
         before = running.workers()
         for pid in before:
@@ -242,7 +243,7 @@ def test_unix_socket_when_there_is_a_file_then_it_is_left_alone(tmp_path: Path) 
     path = tmp_path / "precious"
     path.write_text("content")
     with starting(tmp_path, addr=str(path), net="unix") as running:
-        assert running.process.wait(20) == 1
+        assert running.process.wait(60) == 1
         assert "it is no socket" in running.log
     assert path.read_text() == "content"
 

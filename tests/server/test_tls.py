@@ -136,6 +136,6 @@ def test_start_when_the_tls_files_are_wrong_then_one_sentence_names_the_key(
     ]
     for tls, sentence in wrong:
         with starting(tmp_path, tls=tls) as running:
-            assert running.process.wait(20) == 1
+            assert running.process.wait(60) == 1
             assert sentence in running.log
             assert running.log.count("\n") == 1

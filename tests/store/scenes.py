@@ -167,7 +167,9 @@ class Stage:
     async def waits(self, pending: Pending[Any]) -> None:
         """Return once the actor waits for a lock. Fails if its step ends instead."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await self.observer.value("SELECT cardinality(pg_blocking_pids($1))", pending.actor.pid):
+            while not await self.observer.value(
+                "SELECT cardinality(pg_blocking_pids($1))", pending.actor.pid
+            ):
                 assert not pending.task.done(), f"did not wait: {pending.task}"
                 await asyncio.sleep(0.002)
 

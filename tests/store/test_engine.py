@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.types import BigInteger, Text
 
 from app.domain.digest import Digest
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.support.registry import Image
 
 PID: Final = Statement("tests.pid", select(func.pg_backend_pid()))
-ANSWER: Final = Statement("tests.answer", select(literal_column("42")))
+ANSWER: Final = Statement("tests.answer", select(func.abs(42)))
 LOCK: Final = Statement("tests.lock", select(func.pg_advisory_lock(bindparam("key", type_=BigInteger))))
 SETTING: Final = Statement("tests.setting", select(func.current_setting(bindparam("name", type_=Text))))
 KEY: Final = 7
@@ -85,7 +85,8 @@ async def waiting(actor: Actor, count: int = 1) -> list[int]:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             found = await actor.value(
-                "SELECT array_agg(pid) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))", actor.pid
+                "SELECT array_agg(pid) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))",
+                actor.pid,
             )
             if len(found or ()) == count:
                 return found
@@ -128,16 +129,19 @@ def test_pool_when_every_connection_is_in_use_then_the_next_request_waits_and_is
 
 def test_pool_when_a_connection_is_given_back_in_time_then_who_waited_gets_it(database: Target) -> None:
     async def scenario() -> None:
-        async with opened(database, queue_seconds=20) as pool, locked(database) as holder:
-            async with asyncio.TaskGroup() as group:
-                held = group.create_task(pool.write(lock))
-                (first,) = await waiting(holder)
-                queued = group.create_task(pool.read(pid))
-                await asyncio.sleep(0.05)
-                assert not queued.done()
-                await holder.value("SELECT pg_advisory_unlock($1)", KEY)
-                await held
-                assert await queued == first
+        async with (
+            opened(database, queue_seconds=20) as pool,
+            locked(database) as holder,
+            asyncio.TaskGroup() as group,
+        ):
+            held = group.create_task(pool.write(lock))
+            (first,) = await waiting(holder)
+            queued = group.create_task(pool.read(pid))
+            await asyncio.sleep(0.05)
+            assert not queued.done()
+            await holder.value("SELECT pg_advisory_unlock($1)", KEY)
+            await held
+            assert await queued == first
 
     run(scenario)
 
@@ -170,7 +174,9 @@ def test_pool_when_a_waiting_request_is_cancelled_then_its_connection_is_good_fo
 
 
 @pytest.mark.parametrize("idle", [0, 1])
-def test_open_when_the_server_cannot_be_reached_then_unavailable_is_raised(database: Target, idle: int) -> None:
+def test_open_when_the_server_cannot_be_reached_then_unavailable_is_raised(
+    database: Target, idle: int
+) -> None:
     async def scenario() -> None:
         for wrong in (replace(database, port=1), replace(database, database="nowhere")):
             with pytest.raises(Unavailable, match="cannot be reached"):
@@ -187,7 +193,13 @@ def test_session_when_opened_then_plans_are_generic_and_waits_are_bounded(databa
         async with opened(database) as pool:
             found = {
                 name: await pool.read(lambda c, name=name: c.value(SETTING, name=name))
-                for name in ("plan_cache_mode", "jit", "application_name", "statement_timeout", "lock_timeout")
+                for name in (
+                    "plan_cache_mode",
+                    "jit",
+                    "application_name",
+                    "statement_timeout",
+                    "lock_timeout",
+                )
             }
         assert found == {
             "plan_cache_mode": "force_generic_plan",
@@ -232,7 +244,9 @@ async def warm(pool: Database, connections: int) -> list[int]:
 
 
 @pytest.mark.parametrize("connections", [1, 4])
-def test_read_when_every_connection_was_terminated_then_it_succeeds(database: Target, connections: int) -> None:
+def test_read_when_every_connection_was_terminated_then_it_succeeds(
+    database: Target, connections: int
+) -> None:
     async def scenario() -> None:
         async with opened(database, connections) as pool:
             terminate_unnoticed(database, *await warm(pool, connections))
@@ -310,6 +324,37 @@ def test_write_when_the_repository_is_gone_then_the_name_is_unknown(database: Ta
     run(scenario)
 
 
+def test_statement_when_an_argument_is_of_the_wrong_kind_then_our_mistake_is_not_taken_for_a_lost_connection(
+    database: Target,
+) -> None:
+    async def scenario() -> None:
+        async with opened(database) as pool:
+            before = await pool.read(pid)
+            for call in (pool.read, pool.write):
+                with pytest.raises(asyncpg.DataError, match="invalid input"):
+                    await call(lambda c: c.value(SETTING, name=5))
+                with pytest.raises(KeyError):
+                    await call(lambda c: c.value(SETTING))
+            assert await pool.read(pid) == before
+
+    run(scenario)
+
+
+def test_read_when_the_server_ends_every_session_each_time_then_it_is_given_up(database: Target) -> None:
+    async def scenario() -> None:
+        async with opened(database, 2) as pool, connected(database) as raw:
+
+            async def work(c: Connection) -> Any:
+                await raw.fetchval("SELECT pg_terminate_backend($1, 5000)", await c.value(PID))
+                return await c.value(ANSWER)
+
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await pool.read(work)
+            assert await pool.read(answer) == 42
+
+    run(scenario)
+
+
 # Deadlocks
 
 
@@ -351,7 +396,7 @@ def test_write_when_it_is_chosen_as_a_deadlocks_victim_then_it_is_tried_again_an
 @asynccontextmanager
 async def eager_deadlocks(actor: Actor, target: Target) -> AsyncGenerator[None]:
     """New sessions look for a deadlock after 20 ms of waiting, not after a second."""
-    await actor.value(f'ALTER DATABASE "{target.database}" SET deadlock_timeout = \'20ms\'')
+    await actor.value(f"ALTER DATABASE \"{target.database}\" SET deadlock_timeout = '20ms'")
     try:
         yield
     finally:
@@ -388,7 +433,8 @@ def test_write_when_it_is_a_victim_time_and_again_then_it_is_given_up_after_so_m
 
 async def statements_of(target: Target, *steps: Callable[[Services], Awaitable[Any]]) -> list[list[str]]:
     """The names of the statements of each step."""
-    timings, found = Named(), []
+    timings = Named()
+    found: list[list[str]] = []
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(opened(target, 2, timings=timings))
         ids = RepositoryIds(pool)
@@ -422,8 +468,7 @@ def test_put_when_the_manifest_has_one_or_five_hundred_layers_then_it_is_one_rou
             actor = Actor(raw)
             await actor.push_blobs("a", small)
             await raw.executemany(
-                "WITH b AS (INSERT INTO blobs (digest, size, storage_key) VALUES ($1, 1, encode($1, 'hex')) RETURNING 1)"
-                " SELECT count(*) FROM b",
+                "INSERT INTO blobs (digest, size, storage_key) VALUES ($1, 1, encode($1, 'hex'))",
                 [(digest.packed,) for digest in digests(large) if digest != Digest.of(b"{}")],
             )
             await raw.execute(

@@ -1,10 +1,11 @@
-"""Manifests, tags, links under real concurrency: what a transaction decides is decided on what is there under its locks."""
+"""Manifests, tags, links under real concurrency: whatever is decided is decided on what is there under the locks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from app.domain.digest import Digest
@@ -17,7 +18,6 @@ from tests.store.scenes import digests, manifest_digest, name_of, play
 from tests.support.registry import Image, descriptor, encoded, image, index
 
 if TYPE_CHECKING:
-
     from app.store.engine import Target
     from tests.store.scenes import Actor, Stage
 
@@ -81,9 +81,9 @@ def test_unlink_when_a_put_has_seen_the_link_and_waits_for_the_next_blob_then_th
     async def scene(s: Stage) -> None:
         pusher, remover, gate = await s.actors(3)
         await pusher.push_blobs("a", TWO)
-        first, last = sorted((*digests(TWO),), key=lambda d: d.packed)[0], max(d.packed for d in digests(TWO))
+        first, *_, last = sorted(digests(TWO), key=lambda d: d.packed)
         async with gate.transaction():
-            await gate.value("SELECT 1 FROM blobs WHERE digest = $1 FOR UPDATE", last)
+            await gate.value("SELECT 1 FROM blobs WHERE digest = $1 FOR UPDATE", last.packed)
             putting = s.start(pusher, pusher.put("a", TWO, "t"))
             await s.waits(putting)
             removing = s.start(remover, blobs.unlink(remover.c, await repository(s.observer), first))
@@ -171,6 +171,35 @@ def test_delete_of_an_index_and_its_child_at_once_then_neither_is_half_done(data
             assert await deleting == ("referenced", [])
         assert await delete(two, ONE) == ("deleted", [])
         assert await s.count("manifests") == 0
+
+    play(database, scene)
+
+
+def test_child_when_deleted_past_the_functions_then_the_foreign_key_still_holds_it(database: Target) -> None:
+    async def scene(s: Stage) -> None:
+        actor, child_first = await s.actor(), "DELETE FROM manifests WHERE digest = $1"
+        await actor.push("a", ONE)
+        await actor.push("a", index(ONE), "t")
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await actor.value(child_first, ONE_DIGEST.packed)
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            async with actor.transaction():
+                await actor.value(child_first, ONE_DIGEST.packed)
+        # With its index in one statement it goes.
+        await actor.value("DELETE FROM manifests")
+        await actor.value("UPDATE repositories SET has_tags = false")
+        assert await s.count("manifest_references") == 0
+
+    play(database, scene)
+
+
+def test_blob_when_deleted_past_the_collector_then_the_foreign_keys_still_hold_it(database: Target) -> None:
+    async def scene(s: Stage) -> None:
+        actor = await s.actor()
+        await actor.push("a", ONE, "t")
+        for digest in digests(ONE):
+            with pytest.raises(asyncpg.ForeignKeyViolationError):
+                await actor.value("DELETE FROM blobs WHERE digest = $1", digest.packed)
 
     play(database, scene)
 
@@ -271,7 +300,10 @@ def test_retag_away_when_the_old_manifest_is_being_deleted_then_the_tag_names_th
         await pusher.push("a", ONE, "t")
         await pusher.push("a", TWO)
         async with remover.transaction():
-            assert await manifests.delete(remover.c, await repository(remover), ONE_DIGEST) == ("deleted", ["t"])
+            assert await manifests.delete(remover.c, await repository(remover), ONE_DIGEST) == (
+                "deleted",
+                ["t"],
+            )
             putting = s.start(pusher, pusher.put("a", TWO, "t"))
             await s.waits(putting)
         assert isinstance(await putting, int)
@@ -339,16 +371,16 @@ def test_delete_and_retag_of_several_tags_when_they_meet_then_neither_is_a_deadl
     play(database, scene)
 
 
-def test_untag_when_the_tag_is_being_moved_then_the_tag_is_gone_and_the_manifests_stay(database: Target) -> None:
+def test_untag_when_the_tag_is_being_moved_then_the_tag_is_gone_and_the_manifests_stay(
+    database: Target,
+) -> None:
     async def scene(s: Stage) -> None:
         remover, pusher = await s.actors(2)
         await pusher.push("a", ONE, "t")
         await pusher.push("a", TWO)
         async with pusher.transaction():
             assert isinstance(await pusher.put("a", TWO, "t"), int)
-            untagging = s.start(
-                remover, manifests.untag(remover.c, await repository(s.observer), Tag("t"))
-            )
+            untagging = s.start(remover, manifests.untag(remover.c, await repository(s.observer), Tag("t")))
             await s.waits(untagging)
         assert await untagging
         await repositories.settle_has_tags(remover.c, await repository(remover))
@@ -542,7 +574,7 @@ def test_keep_when_the_manifest_is_being_deleted_then_it_waits_and_says_no(datab
         found = (await lookups.manifests_by_digest(reader.c, [key]))[key]
         async with remover.transaction():
             await delete(remover, ONE)
-            keeping = s.start(reader, manifests.keep(reader.c, repository_id, manifest_id))
+            keeping = s.start(reader, manifests.keep(reader.c, repository_id, found.id))
             await s.waits(keeping)
         assert await keeping is False
 
@@ -601,6 +633,7 @@ def test_put_when_an_optional_child_comes_later_then_the_index_pushed_again_refe
     async def scene(s: Stage) -> None:
         pusher = await s.actor()
         parent = index(ONE)
+
         async def put_parent() -> None:
             stored = await manifests.put(
                 pusher.c,

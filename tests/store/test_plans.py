@@ -8,14 +8,14 @@ partition of each table but where a statement has business in two.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import importlib
 import json
 import pkgutil
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # The rows that a statement reads beside those that it gives back.
 ROWS_MAX: Final = 60
-HOUR: Final = datetime.timedelta(hours=1)
+HOUR: Final = dt.timedelta(hours=1)
 # Tables that do not grow.
 SMALL: Final = {"gc_review_after_defaults"}
 NAME, OTHER, NEW = "group/project-1", "group/project-2", "group/new"
@@ -52,6 +52,10 @@ class Sample:
 
 def sample(partitions: dict[str, int] | None = None, rows_max: int = ROWS_MAX, **values: Any) -> Sample:
     return Sample(values, partitions or {}, rows_max)
+
+
+def but(values: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**values, **changes}
 
 
 def put(**changes: Any) -> Sample:
@@ -94,8 +98,8 @@ def asked(*references: Any, path: str = NAME, partitions: dict[str, int] | None 
 NO_BLOBS: Final[dict[str, Any]] = {
     "config_digest": None, "blobs": [], "layers": [], "layer_sizes": [], "layer_media_types": [],
 }  # fmt: skip
-UPLOAD: Final = {"id": uuid("upload", BUSY), "path": NAME}
-MINE: Final = {"upload": uuid("upload", BUSY), "mine": uuid("writer", BUSY)}
+UPLOAD: Final[dict[str, Any]] = {"id": uuid("upload", BUSY), "path": NAME}
+MINE: Final[dict[str, Any]] = {"upload": uuid("upload", BUSY), "mine": uuid("writer", BUSY)}
 
 SAMPLES: Final[dict[str, list[Sample]]] = {
     "blobs.keep": [sample(digest=digest("blob", BUSY * n)) for n in (1, 48)],
@@ -153,7 +157,12 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "manifests.untag": [sample(repository_id=1, tag="v60-1"), sample(repository_id=1, tag="none")],
     "manifests.referrers": [
         sample(
-            repository_id=1, subject=digest("manifest", BUSY * 3), artifact_type=kind, after=0, limit=10, bytes_max=9
+            repository_id=1,
+            subject=digest("manifest", BUSY * 3),
+            artifact_type=kind,
+            after=0,
+            limit=10,
+            bytes_max=9,
         )
         for kind in (None, "application/vnd.oci.image.config.v1+json")
     ],
@@ -166,7 +175,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
         sample(id=uuid4(), path=path, storage_key=f"k-{path}", algorithm=1, started_by="me", writer=uuid4())
         for path in (NAME, NEW)
     ],
-    "uploads.find": [sample(**UPLOAD), sample(**UPLOAD | {"path": OTHER})],
+    "uploads.find": [sample(**UPLOAD), sample(**but(UPLOAD, path=OTHER))],
     "uploads.claim": [
         sample(**UPLOAD, new_writer=uuid4(), start=None),
         sample(**UPLOAD, new_writer=uuid4(), start=0),
@@ -176,7 +185,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "uploads.intend": [sample(key="a new key", grace=HOUR)],
     "uploads.adopt": [
         sample(**MINE, key="gone/77", old_key=f"uploads/{BUSY}", old_size=7),
-        sample(**MINE | {"mine": uuid4()}, key="gone/77", old_key=f"uploads/{BUSY}", old_size=7),
+        sample(**but(MINE, mine=uuid4()), key="gone/77", old_key=f"uploads/{BUSY}", old_size=7),
     ],
     "uploads.drop": [
         sample(**UPLOAD, mine=None, reason="upload_cancelled", grace=HOUR),
@@ -184,7 +193,11 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     ],
     "uploads.finish": [
         sample(
-            id=uuid("upload", BUSY), repository_id=1, writer=uuid("writer", BUSY), digest=digest(kind, FREE), size=7
+            id=uuid("upload", BUSY),
+            repository_id=1,
+            writer=uuid("writer", BUSY),
+            digest=digest(kind, FREE),
+            size=7,
         )
         for kind in ("new", "blob")
     ],
@@ -242,8 +255,9 @@ def literal(value: Any) -> str:
         case bytes():
             return f"'\\x{value.hex()}'"
         case list():
-            return "'{" + ",".join(f'"{_element(one)}"' for one in value) + "}'"
-        case datetime.timedelta():
+            elements = cast("list[Any]", value)
+            return "'{" + ",".join(f'"{_element(one)}"' for one in elements) + "}'"
+        case dt.timedelta():
             return f"'{value.total_seconds()} seconds'"
         case str() | UUID():
             return f"'{value}'"
@@ -310,7 +324,9 @@ COUNTERS: Final = """
 """
 
 
-async def read(connection: Any, statement: Statement, values: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+async def read(
+    connection: Any, statement: Statement, values: dict[str, Any]
+) -> dict[str, tuple[int, int, int]]:
     """Table or partition → (sequential scans, index scans, rows) of one execution, which is undone."""
     transaction = connection.transaction()
     await transaction.start()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
-from sqlalchemy import Column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import Text
 
@@ -16,6 +15,8 @@ from tests.support.postgres import PARTITIONS, connected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from sqlalchemy import Column
 
     from app.store.engine import Target
 
@@ -68,7 +69,9 @@ def test_tables_when_compared_with_the_database_then_columns_types_nullability_a
         found: dict[str, list[Any]] = {}
         for table, *column in await connection.fetch(COLUMNS):
             found.setdefault(table, []).append(tuple(column))
-        pictured = {t.name: [described(column) for column in t.columns] for t in tables.METADATA.sorted_tables}
+        pictured = {
+            t.name: [described(column) for column in t.columns] for t in tables.METADATA.sorted_tables
+        }
         assert pictured == {name: found[name] for name in pictured}
 
     query(database, work)

@@ -90,7 +90,9 @@ async def delete(actor: Actor, pushed: Image) -> None:
 
 
 def with_subject(subject: Image, name: str) -> Image:
-    return image(config=b"{}", subject=descriptor(subject.payload, subject.media_type), annotations={"name": name})
+    return image(
+        config=b"{}", subject=descriptor(subject.payload, subject.media_type), annotations={"name": name}
+    )
 
 
 def test_defaults_when_the_schema_is_new_then_every_event_waits_a_day(database: Target) -> None:
@@ -120,7 +122,8 @@ def test_blobs_when_several_appear_in_one_statement_then_each_is_suspect_once(da
         contents = (b"a", b"b", b"c")
         async with suspects(actor, *(("blob_upload", content) for content in contents)):
             await actor.value(
-                "INSERT INTO blobs (digest, size, storage_key) SELECT d, 1, encode(d, 'hex') FROM unnest($1::bytea[]) d",
+                "INSERT INTO blobs (digest, size, storage_key)"
+                " SELECT d, 1, encode(d, 'hex') FROM unnest($1::bytea[]) AS d",
                 [Digest.of(content).packed for content in contents],
             )
 
@@ -157,10 +160,14 @@ def test_manifest_when_it_appears_then_it_is_suspect_and_its_blobs_are_not(datab
     follow(database, story)
 
 
-def test_manifest_when_it_is_deleted_then_its_config_and_each_layer_are_suspect_once(database: Target) -> None:
+def test_manifest_when_it_is_deleted_then_its_config_and_each_layer_are_suspect_once(
+    database: Target,
+) -> None:
     async def story(actor: Actor, s: Stage) -> None:
         await actor.push("a", ONE)
-        async with suspects(actor, ("layer_delete", b"a"), ("layer_delete", b"b"), ("manifest_delete", b"{}")):
+        async with suspects(
+            actor, ("layer_delete", b"a"), ("layer_delete", b"b"), ("manifest_delete", b"{}")
+        ):
             await delete(actor, ONE)
 
     follow(database, story)
@@ -172,7 +179,9 @@ def test_manifests_when_several_are_deleted_in_one_statement_then_what_they_shar
     async def story(actor: Actor, s: Stage) -> None:
         await actor.push("a", ONE)
         await actor.push("a", TWO)
-        async with suspects(actor, ("layer_delete", b"a"), ("layer_delete", b"b"), ("manifest_delete", b"{}")):
+        async with suspects(
+            actor, ("layer_delete", b"a"), ("layer_delete", b"b"), ("manifest_delete", b"{}")
+        ):
             await actor.value("DELETE FROM manifests")
 
     follow(database, story)
@@ -226,9 +235,13 @@ def test_index_with_blobs_when_it_is_deleted_then_the_blobs_are_suspect(database
     follow(database, story)
 
 
-def test_subject_when_it_is_deleted_then_each_referrer_of_that_repository_is_suspect(database: Target) -> None:
+def test_subject_when_it_is_deleted_then_each_referrer_of_that_repository_is_suspect(
+    database: Target,
+) -> None:
     async def story(actor: Actor, s: Stage) -> None:
-        signature, report, elsewhere = (with_subject(TWO, name) for name in ("signature", "report", "elsewhere"))
+        signature, report, elsewhere = (
+            with_subject(TWO, name) for name in ("signature", "report", "elsewhere")
+        )
         await actor.push("b", TWO)
         await actor.push("b", elsewhere)
         for pushed in (TWO, signature, report):
@@ -270,7 +283,9 @@ def test_tag_when_it_is_deleted_then_its_manifest_is_suspect(database: Target) -
     follow(database, story)
 
 
-def test_tags_when_several_of_one_manifest_go_in_one_statement_then_it_is_suspect_once(database: Target) -> None:
+def test_tags_when_several_of_one_manifest_go_in_one_statement_then_it_is_suspect_once(
+    database: Target,
+) -> None:
     async def story(actor: Actor, s: Stage) -> None:
         await actor.push("a", ONE, "t", "u", "v")
         await actor.push("a", TWO, "w")
@@ -281,7 +296,9 @@ def test_tags_when_several_of_one_manifest_go_in_one_statement_then_it_is_suspec
     follow(database, story)
 
 
-def test_manifest_when_it_is_deleted_under_its_tags_then_the_cascade_names_it_once_more(database: Target) -> None:
+def test_manifest_when_it_is_deleted_under_its_tags_then_the_cascade_names_it_once_more(
+    database: Target,
+) -> None:
     """A suspicion of a manifest that is gone is settled by the first look at it."""
 
     async def story(actor: Actor, s: Stage) -> None:
@@ -370,7 +387,8 @@ async def pending(actor: Actor, kind: str, due: timedelta) -> AsyncGenerator[Non
         await actor.value(f"DELETE FROM {queue}")
     if kind == "blob":
         await actor.value(
-            "INSERT INTO gc_blob_review_queue (digest, review_after, event) VALUES ($1, now() + $2::interval, 'blob_upload')",
+            "INSERT INTO gc_blob_review_queue (digest, review_after, event)"
+            " VALUES ($1, now() + $2::interval, 'blob_upload')",
             Digest.of(b"b").packed,
             due,
         )
@@ -415,7 +433,9 @@ def test_touch_when_no_review_is_pending_then_nothing_is_written(database: Targe
 
 
 @each_kind
-@pytest.mark.parametrize("due", [timedelta(0), timedelta(hours=-30), DELAYS["touch"] / 2 - timedelta(minutes=5)])
+@pytest.mark.parametrize(
+    "due", [timedelta(0), timedelta(hours=-30), DELAYS["touch"] / 2 - timedelta(minutes=5)]
+)
 def test_touch_when_a_review_falls_due_soon_then_one_row_gives_grace_however_often(
     database: Target, kind: str, due: timedelta
 ) -> None:
@@ -513,7 +533,9 @@ def test_keep_when_a_collector_holds_it_then_the_touch_comes_after_its_verdict(
 
 def test_review_after_when_the_delay_is_a_minute_or_less_then_there_is_no_jitter(database: Target) -> None:
     async def story(actor: Actor, s: Stage) -> None:
-        await actor.value("UPDATE gc_review_after_defaults SET value = interval '250 ms' WHERE event = 'blob_upload'")
+        await actor.value(
+            "UPDATE gc_review_after_defaults SET value = interval '250 ms' WHERE event = 'blob_upload'"
+        )
         await actor.push_blob("a", b"a")
         delay = await actor.value("SELECT review_after - created_at FROM gc_blob_review_queue")
         assert delay == timedelta(milliseconds=250)

@@ -12,8 +12,6 @@ from app.store import uploads
 from tests.store.scenes import name_of, play
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from app.store.engine import Target
     from app.store.uploads import Claim
     from tests.store.scenes import Actor, Stage
@@ -24,12 +22,12 @@ SIZE = len(CONTENT)
 GRACE = timedelta(days=1)
 
 
-def finish(actor: Actor, claim: Claim) -> Awaitable[bool]:
-    return uploads.finish(actor.c, claim, DIGEST, SIZE)
+async def finish(actor: Actor, claim: Claim) -> bool:
+    return await uploads.finish(actor.c, claim, DIGEST, SIZE)
 
 
-def cancel(actor: Actor, claim: Claim) -> Awaitable[bool]:
-    return uploads.drop(
+async def cancel(actor: Actor, claim: Claim) -> bool:
+    return await uploads.drop(
         actor.c, claim.id, name_of("a"), writer=None, reason="upload_cancelled", grace=timedelta(0)
     )
 
@@ -170,7 +168,9 @@ def test_finish_when_another_writer_claims_meanwhile_then_it_waits_and_says_no(d
     play(database, scene)
 
 
-def test_finish_when_the_writer_or_the_repository_is_another_one_then_nothing_changes(database: Target) -> None:
+def test_finish_when_the_writer_or_the_repository_is_another_one_then_nothing_changes(
+    database: Target,
+) -> None:
     async def scene(s: Stage) -> None:
         pusher = await s.actor()
         session, other = await pusher.session("a"), await pusher.session("b")
@@ -194,9 +194,16 @@ def test_finish_when_nobody_holds_the_session_then_it_says_no(database: Target) 
         pusher = await s.actor()
         session = await pusher.session("a", writer=False)
         assert await finish(pusher, session) is False
-        assert await pusher.value(
-            "SELECT finish_upload($1, $2, NULL, $3, $4)", session.id, session.repository_id, DIGEST.packed, SIZE
-        ) is False
+        assert (
+            await pusher.value(
+                "SELECT finish_upload($1, $2, NULL, $3, $4)",
+                session.id,
+                session.repository_id,
+                DIGEST.packed,
+                SIZE,
+            )
+            is False
+        )
 
     play(database, scene)
 
@@ -309,7 +316,10 @@ def test_adopt_when_another_claims_meanwhile_then_it_waits_and_says_no_and_its_k
         assert not adopted
         adopted, key = await take_over(third, later)
         assert adopted
-        assert await s.tombstones() == {lost_key: "upload_taken_over", session.storage_key: "upload_taken_over"}
+        assert await s.tombstones() == {
+            lost_key: "upload_taken_over",
+            session.storage_key: "upload_taken_over",
+        }
         assert (await s.upload(session.id))["storage_key"] == key
         assert not await uploads.save(first.c, session, 1, None)
         assert not await uploads.save(second.c, claim, 1, None)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.02
 
 
-def wait_for(find: Callable[[], T], seconds: float = 10.0) -> T:
+def wait_for(find: Callable[[], T], seconds: float = 20.0) -> T:
     """The first true answer, or the last one when the time is up."""
     end = time.monotonic() + seconds
     while not (answer := find()) and time.monotonic() < end:
@@ -58,6 +58,12 @@ def started(pid: int) -> str:
     return status[19] if status and status[0] not in "ZX" else ""
 
 
+def users(pids: Iterable[int]) -> set[int]:
+    """Whose processes these are, as far as they still run."""
+    lines = (line for pid in pids for line in _lines(f"/proc/{pid}/status") if line.startswith("Uid:"))
+    return {int(line.split()[1]) for line in lines}
+
+
 def memory_peak_bytes(pid: int) -> int:
     """The most memory that it has had since its start, or since `forget_memory_peak`."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -69,6 +75,13 @@ def memory_peak_bytes(pid: int) -> int:
 def forget_memory_peak(pid: int) -> None:
     """Let the peak start anew from what it has now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _pids() -> list[int]:
@@ -83,13 +96,13 @@ def _status(pid: int) -> list[str]:
         return []
 
 
-def socket_inode(local_port: int, remote_port: int) -> str:
-    """The kernel's name of the socket that has this end of the connection (proc(5), /proc/net/tcp)."""
+def socket_name(local_port: int, remote_port: int) -> str:
+    """What /proc/PID/fd calls the socket at this end of the connection; empty if there is none."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, *rest = line.split()
         if [int(end.rpartition(":")[2], 16) for end in (local, remote)] == [local_port, remote_port]:
             return f"socket:[{rest[6]}]"
-    raise LookupError(f"no connection from port {remote_port} to port {local_port}")
+    return ""
 
 
 def sockets_of(pid: int) -> set[str]:

@@ -1,0 +1,139 @@
+"""A run from beginning to end: start, fill, measure in turns, stop, clear away."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks import files
+from benchmarks.errors import BenchError, CaseError
+from benchmarks.figures import CaseResult, Measurement, RowResult
+from benchmarks.ours import Ours
+from benchmarks.peer import Peer
+from benchmarks.report import number, say
+from benchmarks.seeds import SEEDS
+from benchmarks.sides import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.contenders import Contender
+    from benchmarks.kinds import Case
+
+# The largest case writes this much between two clearances, on top of what was seeded.
+_DISK_BYTES: Final = 12 * 1024**3
+_WARM_SECONDS: Final = 1.0
+
+
+@dataclass
+class Session:
+    """What is to be measured, and what came of it so far."""
+
+    cases: Sequence[Case]
+    rounds: int
+    seconds: float
+    sides: Sequence[str]
+    directory: Path
+    results: list[CaseResult] = field(default_factory=list[CaseResult])
+    rows: list[RowResult] = field(default_factory=list[RowResult])
+
+    @property
+    def failed(self) -> list[CaseResult]:
+        """Cases that could not be measured."""
+        return [result for result in self.results if result.failure]
+
+    async def run(self) -> None:
+        """Measure everything. A case that fails does not keep the others. Raises BenchError."""
+        if shutil.disk_usage(self.directory).free < _DISK_BYTES:
+            raise BenchError(
+                f"{self.directory} has less than {_DISK_BYTES >> 30} GiB free: choose another --directory"
+            )
+        async with AsyncExitStack() as stack:
+            # Last in, first out: the servers stop before their directory goes.
+            work = Path(stack.enter_context(_working_directory(self.directory)))
+            contenders = await self._start(stack, work)
+            for number_, case in enumerate(self.cases, 1):
+                say(f"[{number_}/{len(self.cases)}] {case.name}")
+                await self._measure(case, contenders, work)
+
+    async def _start(self, stack: AsyncExitStack, work: Path) -> list[Contender]:
+        ours, peer = Ours(work), Peer(work)
+        for contender in (ours, peer):
+            say(f"starting {contender.name}")
+            stack.push_async_callback(contender.running.stop)
+            await contender.running.start()
+        for name, seed in SEEDS.items():
+            if any(name in case.needs for case in self.cases):
+                say(f"filling in: {name}")
+                for contender in (ours, peer):
+                    await seed(contender)
+        sides = [Side(name, ours, work) for name in self.sides]
+        for side in sides:
+            say(f"starting {side.name}")
+            stack.push_async_callback(side.running.stop)
+            await side.running.start()
+        return [ours, peer, *sides]
+
+    async def _measure(self, case: Case, contenders: Sequence[Contender], work: Path) -> None:
+        result = CaseResult(case.name, {contender.name: [] for contender in contenders})
+        self.results.append(result)
+        try:
+            with tempfile.TemporaryDirectory(dir=work) as directory:
+                case.prepare(Path(directory))
+                for contender in contenders:
+                    await self._warm(case, contender)
+                for turn in range(1, self.rounds + 1):
+                    for contender in contenders:
+                        await self._turn(case, contender, result, turn)
+        except CaseError as error:
+            result.failure = str(error)
+            say(f"    FAILED: {error}")
+            return
+        self.rows += [
+            RowResult(
+                row.name,
+                row.unit,
+                result,
+                {name: [row.value(m.load) for m in found] for name, found in result.measurements.items()},
+            )
+            for row in case.rows
+        ]
+
+    async def _warm(self, case: Case, contender: Contender) -> None:
+        await asyncio.to_thread(case.check, contender.running.url)
+        if not case.fresh:
+            await self._load(case, contender, _WARM_SECONDS)
+
+    async def _turn(self, case: Case, contender: Contender, result: CaseResult, turn: int) -> None:
+        if case.fresh:
+            await contender.running.stop()
+            await contender.running.start()
+        measurement = await self._load(case, contender, self.seconds)
+        result.measurements[contender.name].append(measurement)
+        row = case.rows[0]
+        say(
+            f"    round {turn}  {contender.name:8} {number(row.value(measurement.load)):>9} {row.unit}, "
+            f"CPU {number(measurement.cpu_per_thousand)} s/1000"
+        )
+
+    async def _load(self, case: Case, contender: Contender, seconds: float) -> Measurement:
+        """One load; what large things it left on the disk are removed, in the name of those who come after."""
+        there = files.large_files(contender.blobs)
+        before = contender.cpu_seconds()
+        try:
+            load = await case.load(contender, seconds)
+            return Measurement(load, contender.cpu_seconds().since(before))
+        except CaseError as error:
+            raise CaseError(f"{contender.name}: {error}") from error
+        finally:
+            for path in files.large_files(contender.blobs) - there:
+                path.unlink(missing_ok=True)
+
+
+def _working_directory(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="registry-bench-", dir=parent, ignore_cleanup_errors=True)
