@@ -77,12 +77,14 @@ class Peer:
 
     async def copy_repository(self, source: str, names: Sequence[str]) -> None:
         original = self._repository(source)
-        parts = [(part.name, str(part)) for part in original.iterdir()]
+        parts = [part.name for part in original.iterdir()]
         for name in names:
             repository = self._repository(name)
             repository.mkdir(parents=True)
-            for part, target in parts:
-                os.symlink(target, f"{repository}/{part}")  # noqa: PTH211  (as above)
+            # Relative and so short that the file system keeps it with the name.
+            way = os.path.relpath(original, repository)
+            for part in parts:
+                os.symlink(f"{way}/{part}", f"{repository}/{part}")  # noqa: PTH211  (as above)
 
     def _repository(self, name: str) -> Path:
         return self._repositories / name

@@ -17,7 +17,7 @@ import pytest
 
 from tests.clients.wire import Wire
 from tests.support.images import Package, make_image
-from tests.support.processes import alive, mentioning, users, wait_for
+from tests.support.processes import alive, command_line, mentioning, users, wait_for
 from tests.support.registry import digest_of
 from tests.support.served import CHECKOUT, command, ordinary, run, serve
 
@@ -89,6 +89,21 @@ def test_supervisor_when_killed_then_all_ends_and_the_next_start_finds_everythin
     with serve(data, HTTP_WORKERS="1") as registry:
         registry.check("serve/killed", "v1", package)
         registry.check("seeded/package", "v1", seeded.package)
+
+
+def test_database_when_killed_then_the_registry_says_so_and_ends(data: Path) -> None:
+    with serve(data, HTTP_WORKERS="1") as registry:
+        running = registry.processes()
+        (server,) = (pid for pid in mentioning(data) if "postgres -D" in command_line(pid))
+        os.kill(server, signal.SIGKILL)
+
+        assert registry.process.wait(60) == 1
+        assert (
+            registry.errors.read_text()
+            .splitlines()[-1]
+            .startswith("registry: the embedded PostgreSQL has ended")
+        )
+        check_nothing_runs(running, data, seconds=20)
 
 
 def test_environment_when_it_names_settings_then_they_apply(

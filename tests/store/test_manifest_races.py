@@ -222,6 +222,23 @@ def test_put_of_one_manifest_by_two_at_once_then_the_second_waits_and_adds_its_t
     play(database, scene)
 
 
+def test_put_of_one_manifest_when_another_has_just_stored_it_then_a_collector_finds_it_locked(
+    database: Target,
+) -> None:
+    async def scene(s: Stage) -> None:
+        one, two, collector = await s.actors(3)
+        await one.push_blobs("a", ONE)
+        async with two.transaction():
+            async with one.transaction():
+                assert isinstance(await one.put("a", ONE), int)
+                putting = s.start(two, two.put("a", ONE))
+                await s.waits(putting)
+            assert isinstance(await putting, int)
+            assert await collector.raw.fetch("SELECT id FROM manifests FOR UPDATE SKIP LOCKED") == []
+
+    play(database, scene)
+
+
 def test_put_of_one_manifest_when_the_other_put_rolls_back_then_the_waiting_one_stores_it(
     database: Target,
 ) -> None:
