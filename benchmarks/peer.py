@@ -6,6 +6,7 @@ with links to the first one's parts. Listings read names and look no further, so
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from contextlib import closing, suppress
@@ -71,20 +72,11 @@ class Peer:
         return trees.memory_bytes(self.running.pid)
 
     async def copy_tags(self, repository: str, tag: str, names: Sequence[str]) -> None:
-        tags = str(self._repository(repository) / "_manifests" / "tags")
-        for name in names:
-            os.symlink(tag, f"{tags}/{name}")  # noqa: PTH211  (a hundred thousand of them)
+        await asyncio.to_thread(_link_tags, self._repository(repository) / "_manifests" / "tags", tag, names)
 
     async def copy_repository(self, source: str, names: Sequence[str]) -> None:
-        original = self._repository(source)
-        parts = [part.name for part in original.iterdir()]
-        for name in names:
-            repository = self._repository(name)
-            repository.mkdir(parents=True)
-            # Relative and so short that the file system keeps it with the name.
-            way = os.path.relpath(original, repository)
-            for part in parts:
-                os.symlink(f"{way}/{part}", f"{repository}/{part}")  # noqa: PTH211  (as above)
+        targets = [self._repository(name) for name in names]
+        await asyncio.to_thread(_link_repositories, self._repository(source), targets)
 
     def _repository(self, name: str) -> Path:
         return self._repositories / name
@@ -104,3 +96,18 @@ def free_port() -> int:
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])
+
+
+def _link_tags(directory: Path, tag: str, names: Sequence[str]) -> None:
+    for name in names:
+        (directory / name).symlink_to(tag)
+
+
+def _link_repositories(source: Path, repositories: Sequence[Path]) -> None:
+    parts = [part.name for part in source.iterdir()]
+    for repository in repositories:
+        repository.mkdir(parents=True)
+        # Relative and so short that the file system keeps it with the name.
+        way = os.path.relpath(source, repository)
+        for part in parts:
+            (repository / part).symlink_to(f"{way}/{part}")

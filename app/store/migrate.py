@@ -69,11 +69,11 @@ async def status(target: Target) -> list[Revision]:
 
     applied = await version(target)
     scripts = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
-    ids = [script.revision for script in scripts]
-    done = ids.index(applied) + 1 if applied in ids else 0
     return [
-        Revision(script.revision, script.doc.splitlines()[0], index < done)
-        for index, script in enumerate(scripts)
+        Revision(
+            script.revision, script.doc.splitlines()[0], applied is not None and script.revision <= applied
+        )
+        for script in scripts
     ]
 
 

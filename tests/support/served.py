@@ -89,7 +89,7 @@ class Served:
     @contextmanager
     def apart(self, **options: Any) -> Generator[Served]:
         """The same registry for a client of its own; `options` are httpx's. No connection of before is used again."""
-        defaults: dict[str, Any] = {"timeout": 30, "trust_env": False}
+        defaults: dict[str, Any] = {"timeout": 60, "trust_env": False}
         with httpx.Client(**(defaults | options)) as client:
             yield replace(self, client=client)
 
