@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # What `--local` calls its user and its database.
 DATABASE: Final = "registry"
+# The command `registry`, with the interpreter that runs us.
+_REGISTRY: Final = (sys.executable, "-c", "from app.cli import main; main()")
 _READY: Final = re.compile(r"^registry: ready on (http://[^\s,]+),", re.MULTILINE)
 _SOCKETS: Final = re.compile(r'unix_socket_directories="?([^"\0]+)"?')
 _TAGS: Final = """
@@ -82,7 +84,7 @@ class Ours:
         self.blobs = self.data / "objects"
         self.running = Running(
             self.name,
-            [sys.executable, "-m", "app.cli", "serve", "--local", "--data", str(self.data)],
+            [*_REGISTRY, "serve", "--local", "--data", str(self.data)],
             clean_environment(REGISTRY_HTTP_ADDR="127.0.0.1:0"),
             directory / "ours.log",
             _url,

@@ -6,6 +6,7 @@ They use the database and the directory of a registry of ours that runs, which c
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -78,7 +79,7 @@ class Side:
         self.running = Running(
             server,
             [sys.executable, "-m", server, *_SERVERS[server], *words, _APPLICATION],
-            clean_environment(PYTHONPATH=str(CHECKOUT), **{CONFIGURATION: str(config)}),
+            clean_environment(PYTHONPATH=_import_path(), **{CONFIGURATION: str(config)}),
             directory / f"{server}.log",
             lambda _: answering(port),
         )
@@ -95,3 +96,8 @@ class Side:
 
     def _with_database(self, own: Use, ours: Use) -> Use:
         return Use(own.total + ours.database, ours.database)
+
+
+def _import_path() -> str:
+    """Ours in front of what was there."""
+    return os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
