@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 class Contender(Protocol):
-    """A registry that runs. `blobs` is the directory below which its blobs lie."""
+    """A registry. `blobs` is the directory below which its blobs lie; a guest runs in its turns only."""
 
     name: str
+    is_guest: bool
     running: Running
     blobs: Path
 

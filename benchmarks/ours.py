@@ -77,6 +77,7 @@ _CONTENTS: Final = (
 class Ours:
     """See the module."""
 
+    is_guest = False
     name = "ours"
 
     def __init__(self, directory: Path) -> None:

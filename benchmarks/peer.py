@@ -47,6 +47,7 @@ validation:
 class Peer:
     """See the module."""
 
+    is_guest = False
     name = "peer"
 
     def __init__(self, directory: Path) -> None:

@@ -42,6 +42,11 @@ class Running:
             raise BenchError(f"{self.name} does not run")
         return self._process.pid
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     async def start(self) -> None:
         """Start it and return once it serves. Raises BenchError with its last words if it does not."""
         with self.log.open("wb") as log:

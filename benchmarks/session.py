@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ from benchmarks.seeds import SEEDS
 from benchmarks.sides import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from benchmarks.contenders import Contender
     from benchmarks.kinds import Case
@@ -74,9 +74,7 @@ class Session:
                     await seed(contender)
         sides = [Side(name, ours, work) for name in self.sides]
         for side in sides:
-            say(f"starting {side.name}")
             stack.push_async_callback(side.running.stop)
-            await side.running.start()
         return [ours, peer, *sides]
 
     async def _measure(self, case: Case, contenders: Sequence[Contender], work: Path) -> None:
@@ -105,15 +103,19 @@ class Session:
         ]
 
     async def _warm(self, case: Case, contender: Contender) -> None:
-        await asyncio.to_thread(case.check, contender.running.url)
-        if not case.fresh:
-            await self._load(case, contender, _WARM_SECONDS)
+        async with _present(contender):
+            await asyncio.to_thread(case.check, contender.running.url)
+            if not case.fresh:
+                await self._load(case, contender, _WARM_SECONDS)
 
     async def _turn(self, case: Case, contender: Contender, result: CaseResult, turn: int) -> None:
         if case.fresh:
             await contender.running.stop()
             await contender.running.start()
-        measurement = await self._load(case, contender, self.seconds)
+        async with _present(contender):
+            if contender.is_guest and not case.fresh:
+                await self._load(case, contender, _WARM_SECONDS)
+            measurement = await self._load(case, contender, self.seconds)
         result.measurements[contender.name].append(measurement)
         row = case.rows[0]
         say(
@@ -133,6 +135,18 @@ class Session:
         finally:
             for path in files.large_files(contender.blobs) - there:
                 path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _present(contender: Contender) -> AsyncGenerator[None]:
+    """A contender that runs, also one that comes and goes."""
+    if not contender.running.is_up:
+        await contender.running.start()
+    try:
+        yield
+    finally:
+        if contender.is_guest:
+            await contender.running.stop()
 
 
 def _working_directory(parent: Path) -> tempfile.TemporaryDirectory[str]:

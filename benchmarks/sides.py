@@ -1,6 +1,7 @@
 """Our application on servers that are no part of the product, so that the cost of ours is known.
 
-They use the database and the directory of a registry of ours that runs, which counts as theirs with its PostgreSQL.
+They use the directory and the PostgreSQL of a registry of ours that runs; what PostgreSQL takes counts as theirs. It
+has connections for one guest at a time, so that is how they come.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ database:
 
 class Side:
     """Our application under `server`."""
+
+    is_guest = True
 
     def __init__(self, server: str, ours: Ours, directory: Path) -> None:
         if importlib.util.find_spec(server) is None:

@@ -29,7 +29,10 @@ TEXT_LINE = re.compile(
 def logging_as_before() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (None, "alembic", logs.ACCESS_LOGGER)]
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    # Another test of this process may have begun a request outside of any task.
+    token = REQUEST_ID.set("")
     yield
+    REQUEST_ID.reset(token)
     for logger, level, handlers, propagate in before:
         logger.setLevel(level)
         logger.handlers[:] = handlers
