@@ -32,7 +32,7 @@ class Status(Enum):
 class Section(BaseModel):
     """A mapping of the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     # Of such a section one key is chosen: `storage: filesystem` stands for that key without parameters.
     by_name: ClassVar[bool] = False
