@@ -6,6 +6,8 @@ import asyncio
 import logging
 import ssl
 import sys
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -105,13 +107,26 @@ async def _drain(
         goodbye.cancel()
 
 
+class _Config(Config):
+    """hypercorn's settings. The date of an answer is written anew once a second, not for each answer."""
+
+    _second = 0
+    _date = (b"date", b"")
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        del protocol
+        if (second := int(time.time())) != self._second:
+            self._second = second
+            self._date = (b"date", formatdate(second, usegmt=True).encode())
+        return [self._date]
+
+
 def _config() -> Config:
-    config = Config()
+    config = _Config()
     config.accesslog = None
     config.errorlog = _log
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = sys.maxsize
-    config.include_server_header = False
     config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.h2_max_header_list_size = HEADER_BYTES_MAX
     config.read_timeout = None
