@@ -21,13 +21,16 @@ from benchmarks.kinds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _PAGE: Final = 100
+_LISTINGS_AT_ONCE: Final = 4
 
 
 def every_case() -> list[Case]:
     """All of them."""
+    names = seeds.catalog_names()
+    middle = len(names) // 2
     return [
         *_manifest_cases(),
         Gets(
@@ -51,13 +54,14 @@ def every_case() -> list[Case]:
         LargePushes("blob-push-256m", "MiB/s", worth=256),
         ImagePushes("image-push", "images/s"),
         _tags("tags-100", "few tags", seeds.FEW_TAGS),
-        _tags("tags-100k", "many tags", seeds.MANY_TAGS),
-        Gets(
-            "catalog-10k",
-            "requests/s",
-            needs=("catalog",),
-            path=f"/v2/_catalog?n={_PAGE}",
-            right=lambda body: len(json.loads(body)["repositories"]) == _PAGE,
+        # The peer takes long for each.
+        _tags("tags-100k", "many tags", seeds.MANY_TAGS, pace=4.0),
+        _catalog("catalog-10k", "", lambda found: len(found) == _PAGE),
+        _catalog(
+            "catalog-10k-middle",
+            f"&last={names[middle]}",
+            lambda found: found == names[middle + 1 : middle + 1 + _PAGE],
+            pace=2.0,
         ),
         Memory("memory", "MiB", fresh=True),
     ]
@@ -90,13 +94,27 @@ def _manifest_cases() -> list[Case]:
     ]
 
 
-def _tags(name: str, need: str, count: int) -> Case:
+def _tags(name: str, need: str, count: int, pace: float = 1.0) -> Case:
     return Gets(
         name,
         "requests/s",
         needs=(need,),
+        pace=pace,
+        connections=_LISTINGS_AT_ONCE,
         path=f"/v2/{seeds.listed_repository(count)}/tags/list?n={_PAGE}",
         right=lambda body: _is_page(json.loads(body)["tags"], seeds.listed_tags(count)),
+    )
+
+
+def _catalog(name: str, query: str, right: Callable[[list[str]], bool], pace: float = 1.0) -> Case:
+    return Gets(
+        name,
+        "requests/s",
+        needs=("catalog",),
+        pace=pace,
+        connections=_LISTINGS_AT_ONCE,
+        path=f"/v2/_catalog?n={_PAGE}{query}",
+        right=lambda body: right(json.loads(body)["repositories"]),
     )
 
 

@@ -15,7 +15,7 @@ from benchmarks.cases import chosen, every_case
 from benchmarks.errors import BenchError
 from benchmarks.programs import install_missing
 from benchmarks.session import Session
-from benchmarks.sides import NAMES
+from benchmarks.sides import NAMES, check_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _session(options: argparse.Namespace) -> Session:
+    check_installed(options.side)
+    for directory in (options.directory, *([options.json.absolute().parent] if options.json else [])):
+        if not directory.is_dir():
+            raise BenchError(f"there is no directory {directory}")
     return Session(
         chosen(options.case),
         rounds=1 if options.quick else options.rounds,
         seconds=1 if options.quick else options.seconds,
-        sides=options.side,
+        sides=list(dict.fromkeys(options.side)),
         directory=options.directory,
     )
 
@@ -73,7 +77,8 @@ def _run(session: Session) -> int:
 
 
 def _tell(session: Session, file: Path | None) -> None:
-    sys.stdout.write(report.table(session.rows, session.failed))
+    if session.rows or session.failed:
+        sys.stdout.write(report.table(session.rows, session.failed))
     if busy := report.busy_generators(session.results):
         report.say(f"bench: the generator took most of a core, and may be the limit, in {', '.join(busy)}")
     if file is not None:

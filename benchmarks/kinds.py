@@ -39,11 +39,16 @@ class Row:
 
 
 class Case(Protocol):
-    """One thing to measure. `needs` are seeds; `fresh` wants a server that has just been started."""
+    """One thing to measure.
+
+    `needs` are seeds. `fresh` wants a server that has just been started. `pace` makes every load so much longer: the
+    requests that are under way when the time is up must not be many beside those that were answered.
+    """
 
     name: str
     needs: tuple[str, ...]
     fresh: bool
+    pace: float
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -73,6 +78,7 @@ class _Case:
     unit: str
     needs: tuple[str, ...] = ()
     fresh: bool = False
+    pace: float = 1.0
     # What one operation is in the row's unit.
     worth: float = 1.0
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
-_SHOWN_CHARACTERS: Final = 1500
+_SHOWN_LINES: Final = 2
+_SHOWN_CHARACTERS: Final = 200
 
 
 @dataclass
@@ -44,8 +45,15 @@ class Running:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was started, and not stopped since."""
-        return self._process is not None
+        """Whether it was started, and has neither been stopped nor ended by itself since."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def obituary(self) -> str:
+        """How it ended by itself, and its last words; empty if it did not."""
+        if self._process is None or self._process.returncode is None:
+            return ""
+        return f"{self.name} has ended with {self._process.returncode}: {self._last_words()}"
 
     async def start(self) -> None:
         """Start it and return once it serves. Raises BenchError with its last words if it does not."""
@@ -90,9 +98,11 @@ class Running:
             if url := self.ready(self._said()):
                 return url
             await asyncio.sleep(_POLL_SECONDS)
-        raise BenchError(
-            f"{self.name} did not start: {self._said()[-_SHOWN_CHARACTERS:].strip() or 'no word'}"
-        )
+        raise BenchError(f"{self.name} did not start: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = [line[:_SHOWN_CHARACTERS] for line in self._said().splitlines()[-_SHOWN_LINES:]]
+        return " / ".join(lines) or "no word"
 
     def _said(self) -> str:
         return self.log.read_text(errors="replace")

@@ -30,7 +30,6 @@ LARGE_BYTES: Final = 256 * MIB
 FEW_TAGS: Final = 100
 MANY_TAGS: Final = 100_000
 REPOSITORIES: Final = 10_000
-_GROUP: Final = 100
 
 
 @cache
@@ -72,8 +71,8 @@ def listed_tags(count: int) -> list[str]:
 
 
 def catalog_names() -> list[str]:
-    """The repositories that make the catalog long."""
-    return [f"catalog/group-{n // _GROUP:02}/project-{n % _GROUP:02}" for n in range(REPOSITORIES)]
+    """The repositories that make the catalog long, all in one group."""
+    return [f"catalog/project-{number:05}" for number in range(REPOSITORIES)]
 
 
 async def _seed_images(contender: Seedable) -> None:

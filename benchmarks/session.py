@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +22,7 @@ from benchmarks.seeds import SEEDS
 from benchmarks.sides import Side
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
     from benchmarks.contenders import Contender
     from benchmarks.kinds import Case
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 # The largest case writes this much between two clearances, on top of what was seeded.
 _DISK_BYTES: Final = 12 * 1024**3
 _WARM_SECONDS: Final = 1.0
+_SETTLE_SECONDS: Final = 0.25
+_SETTLE_SECONDS_MAX: Final = 15.0
+# Of one core; a server that has nothing to do takes less.
+_IDLE: Final = 0.1
 
 
 @dataclass
@@ -84,13 +90,16 @@ class Session:
             with tempfile.TemporaryDirectory(dir=work) as directory:
                 case.prepare(Path(directory))
                 for contender in contenders:
-                    await self._warm(case, contender)
+                    with _named(contender):
+                        await self._warm(case, contender)
                 for turn in range(1, self.rounds + 1):
                     for contender in contenders:
-                        await self._turn(case, contender, result, turn)
+                        with _named(contender):
+                            await self._turn(case, contender, result, turn)
         except CaseError as error:
-            result.failure = str(error)
-            say(f"    FAILED: {error}")
+            deaths = [contender.running.obituary for contender in contenders]
+            result.failure = "; ".join([str(error), *filter(None, deaths)])
+            say(f"    FAILED: {result.failure}")
             return
         self.rows += [
             RowResult(
@@ -106,7 +115,7 @@ class Session:
         async with _present(contender):
             await asyncio.to_thread(case.check, contender.running.url)
             if not case.fresh:
-                await self._load(case, contender, _WARM_SECONDS)
+                await self._load(case, contender, _WARM_SECONDS * case.pace)
 
     async def _turn(self, case: Case, contender: Contender, result: CaseResult, turn: int) -> None:
         if case.fresh:
@@ -114,8 +123,8 @@ class Session:
             await contender.running.start()
         async with _present(contender):
             if contender.is_guest and not case.fresh:
-                await self._load(case, contender, _WARM_SECONDS)
-            measurement = await self._load(case, contender, self.seconds)
+                await self._load(case, contender, _WARM_SECONDS * case.pace)
+            measurement = await self._load(case, contender, self.seconds * case.pace)
         result.measurements[contender.name].append(measurement)
         row = case.rows[0]
         say(
@@ -124,23 +133,44 @@ class Session:
         )
 
     async def _load(self, case: Case, contender: Contender, seconds: float) -> Measurement:
-        """One load; what large things it left on the disk are removed, in the name of those who come after."""
+        """One load. Whoever comes next finds a quiet machine, without the large things that this one wrote."""
         there = files.large_files(contender.blobs)
         before = contender.cpu_seconds()
         try:
             load = await case.load(contender, seconds)
             return Measurement(load, contender.cpu_seconds().since(before))
-        except CaseError as error:
-            raise CaseError(f"{contender.name}: {error}") from error
         finally:
             for path in files.large_files(contender.blobs) - there:
                 path.unlink(missing_ok=True)
+            await _settle(contender)
+
+
+@contextmanager
+def _named(contender: Contender) -> Generator[None]:
+    """A fault says whose it is."""
+    try:
+        yield
+    except CaseError as error:
+        raise CaseError(f"{contender.name}: {error}") from error
+
+
+async def _settle(contender: Contender) -> None:
+    """Wait until what was written is on the disk, and until requests that nobody waits for any more are done."""
+    await asyncio.to_thread(os.sync)
+    until = time.monotonic() + _SETTLE_SECONDS_MAX
+    used = contender.cpu_seconds().total
+    while time.monotonic() < until:
+        await asyncio.sleep(_SETTLE_SECONDS)
+        before, used = used, contender.cpu_seconds().total
+        if used - before <= _IDLE * _SETTLE_SECONDS:
+            return
 
 
 @asynccontextmanager
 async def _present(contender: Contender) -> AsyncGenerator[None]:
-    """A contender that runs, also one that comes and goes."""
+    """A contender that runs, also one that comes and goes, or that an earlier case was too much for."""
     if not contender.running.is_up:
+        await contender.running.stop()
         await contender.running.start()
     try:
         yield

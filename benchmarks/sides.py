@@ -22,6 +22,7 @@ from benchmarks.running import Running, clean_environment
 from benchmarks.trees import Use
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _APPLICATION: Final = "benchmarks.asgi:create"
@@ -68,8 +69,6 @@ class Side:
     is_guest = True
 
     def __init__(self, server: str, ours: Ours, directory: Path) -> None:
-        if importlib.util.find_spec(server) is None:
-            raise BenchError(f"{server} is not installed: {sys.executable} -m pip install {server}")
         self.name = server
         self.blobs = ours.blobs
         self._ours = ours
@@ -99,6 +98,14 @@ class Side:
 
     def _with_database(self, own: Use, ours: Use) -> Use:
         return Use(own.total + ours.database, ours.database)
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raise BenchError if one of the servers is not there."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        words = " ".join(missing)
+        raise BenchError(f"not installed: {words}; run {sys.executable} -m pip install {words}")
 
 
 def _import_path() -> str:
