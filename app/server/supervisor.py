@@ -61,8 +61,12 @@ def run(site: Site) -> None:
     with _metrics_directory(site.settings) as metrics:
         try:
             asyncio.run(Supervisor(site, metrics).run())
-        except* ServerError as errors:
-            raise _first(errors) from None
+        except BaseExceptionGroup as errors:
+            # Not `except*`: before Python 3.11.4 that would wrap what is raised here in a group again.
+            failed = errors.subgroup(ServerError)
+            if failed is None:
+                raise
+            raise _first(failed) from None
 
 
 class Supervisor:
