@@ -158,12 +158,6 @@ class BlobUploadUnknown(RegistryError):
     code, status = "BLOB_UPLOAD_UNKNOWN", 404
 
 
-class BlobUploadInvalid(RegistryError):
-    """blob upload invalid"""
-
-    code, status = "BLOB_UPLOAD_INVALID", 400
-
-
 class PaginationNumberInvalid(RegistryError):
     """invalid number of results requested"""
 

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from starlette.datastructures import Headers
@@ -153,9 +153,3 @@ def _forwarded(header: str | None) -> dict[str, str] | None:
         return None
     pairs = (pair.partition("=") for pair in header.partition(",")[0].split(";"))
     return {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
-
-
-def parse_host(text: str) -> str:
-    """`http.host` without a trailing slash, checked by the settings."""
-    parts = urlsplit(text)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")

@@ -31,7 +31,6 @@ KNOWN = {
     "ManifestReferenced": ("MANIFEST_REFERENCED", 409, "manifest referenced by a manifest list"),
     "BlobUnknown": ("BLOB_UNKNOWN", 404, "blob unknown to registry"),
     "BlobUploadUnknown": ("BLOB_UPLOAD_UNKNOWN", 404, "blob upload unknown to registry"),
-    "BlobUploadInvalid": ("BLOB_UPLOAD_INVALID", 400, "blob upload invalid"),
     "PaginationNumberInvalid": ("PAGINATION_NUMBER_INVALID", 400, "invalid number of results requested"),
     "ClientGone": (
         "REQUEST_CANCELED",
