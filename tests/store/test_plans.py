@@ -350,6 +350,9 @@ def test_execution_when_counted_then_few_rows_of_one_partition_are_read_by_index
     async def scenario() -> None:
         async with connected(seeded) as connection:
             await connection.execute(f"SET plan_cache_mode = {mode}")
+            # A partition of the seed may have so few pages that reading it whole is cheapest, which changes with its
+            # statistics. What is asked here is whether an index serves; the bound on rows says how well.
+            await connection.execute("SET enable_seqscan = off")
             counts = await read(connection, statement, one.values)
         touched: dict[str, set[str]] = defaultdict(set)
         for relation, (sequential, _, rows) in counts.items():
