@@ -24,6 +24,11 @@ test: dev ## run every test; as root with apt-get, install the clients they use 
 	@scripts/test-packages.sh
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+.PHONY: test-all
+test-all: dev ## as test, and search twelve times as long: more examples, a soak of two minutes, every crash point
+	@scripts/test-packages.sh
+	@TEST_EFFORT=12 exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
 .PHONY: test-fast
 test-fast: dev ## run the tests that use no client programs, and install nothing
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/clients $(ARGS)
