@@ -152,7 +152,10 @@ class _Answer:
             message["headers"] = [*message["headers"], *self._headers]
         elif self._has_body:
             self.sent += len(message.get("body", b""))
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientGone from error
 
     async def refuse(self, scope: Scope, receive: Receive, error: RegistryError) -> None:
         if (

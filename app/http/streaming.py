@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ class StreamedResponse(Response):
     """Sends `content` block by block; memory holds one block.
 
     The first block is read before the status goes out, so that storage which cannot be read is an error, not a
-    truncated 200.
+    truncated 200. When the client is gone, `send` says so (ASGI 2.4), and the rest is not read.
     """
 
     def __init__(self, content: AsyncGenerator[bytes, None], status: int, headers: Mapping[str, str]) -> None:
@@ -26,24 +25,15 @@ class StreamedResponse(Response):
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
+        del scope, receive
         async with aclosing(self._content) as blocks:
             block = await anext(blocks, b"")
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )
-            gone = asyncio.ensure_future(_disconnected(receive))
-            try:
-                more = True
-                while more and not gone.done():
-                    following = await anext(blocks, b"")
-                    more = bool(following)
-                    await send({"type": "http.response.body", "body": block, "more_body": more})
-                    block = following
-            finally:
-                gone.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+            more = True
+            while more:
+                following = await anext(blocks, b"")
+                more = bool(following)
+                await send({"type": "http.response.body", "body": block, "more_body": more})
+                block = following

@@ -32,6 +32,11 @@ class Inbox:
         self._over = False
         self.taken: Callable[[int], None] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the request is over."""
+        return self._over
+
     async def __call__(self, event: Event) -> None:
         """Put `event` in, waiting for room unless the request is over."""
         if event["type"].endswith(".disconnect"):

@@ -10,10 +10,11 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
-from app.server.connections import Connection, ServerContext
+from app.server.bytestream import ByteStream
+from app.server.connections import Connection
+from app.server.http2 import ServerContext
 from app.server.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -46,24 +47,15 @@ async def serve(
     config = _config()
     open_connections: dict[asyncio.Task[Any], Connection] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connection = Connection(ASGIWrapper(app), loop, config, context, {}, reader, writer)
+    def opened(stream: ByteStream) -> None:
+        connection = Connection(app, loop, config, context, stream)
+        task = loop.create_task(_run(connection))
         open_connections[task] = connection
-        try:
-            await connection.run()
-        except asyncio.CancelledError:
-            # Cut off by us. Python 3.11 takes a cancelled connection for a fault of asyncio's.
-            connection.abort()
-        except Exception:  # noqa: BLE001  (a fault of ours, but of this connection alone)
-            _log.exception("a connection failed")
-        finally:
-            del open_connections[task]
+        task.add_done_callback(open_connections.pop)
 
     servers = [
-        await asyncio.start_server(
-            connected,
+        await loop.create_server(
+            lambda: ByteStream(opened),
             sock=listening,
             backlog=BACKLOG,
             ssl=manner.tls,
@@ -79,6 +71,15 @@ async def serve(
         for server in servers:
             server.close()
     await _drain(context, open_connections, manner.drain_seconds)
+
+
+async def _run(connection: Connection) -> None:
+    try:
+        await connection.run()
+    except asyncio.CancelledError:
+        connection.abort()  # Cut off by us.
+    except Exception:  # noqa: BLE001  (a fault of ours, but of this connection alone)
+        _log.exception("a connection failed")
 
 
 async def _drain(
@@ -127,7 +128,6 @@ def _config() -> Config:
     config.errorlog = _log
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = sys.maxsize
-    config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.h2_max_header_list_size = HEADER_BYTES_MAX
     config.read_timeout = None
     config.max_app_queue_size = 10

@@ -34,6 +34,7 @@ Row = asyncpg.Record
 _SESSION: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    "enable_seqscan": "off",
     "application_name": "registry",
     "statement_timeout": "30s",
     "lock_timeout": "10s",

@@ -129,10 +129,12 @@ async def large(scope: Any, receive: Any, answer: Answer) -> None:
     size = int(option(scope, "size", "0"))
     await answer.start(200, size)
     block = bytes(65536)
-    for sent in range(0, size, len(block)):
-        rest = size - sent
-        await answer.part(block[:rest], more=rest > len(block))
-    Path(option(scope, "log", os.devnull)).write_text("finished")
+    try:
+        for sent in range(0, size, len(block)):
+            rest = size - sent
+            await answer.part(block[:rest], more=rest > len(block))
+    finally:
+        Path(option(scope, "log", os.devnull)).write_text("finished")
 
 
 async def hang(scope: Any, receive: Any, answer: Answer) -> None:

@@ -90,7 +90,7 @@ def test_refusal_when_the_body_is_still_coming_then_the_client_gets_it() -> None
 def test_refusal_when_the_client_stops_sending_then_its_connection_is_closed_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.server.connections.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("app.server.http1.LINGER_SECONDS", 0.2)
 
     async def test() -> None:
         async with server() as address:

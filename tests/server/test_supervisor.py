@@ -70,7 +70,7 @@ def test_sigterm_when_a_request_takes_longer_than_draintimeout_then_it_is_cut_of
         began = time.monotonic()
         assert running.stop() == 0
         assert 1 <= time.monotonic() - began < 9
-        assert client.answer()[0] == 500
+        assert client.answer()[0] == 503
         assert client.closed()
         assert "cut 1 connections off" in running.log
 

@@ -1,0 +1,171 @@
+"""HTTP/2: hypercorn's protocol, with what a registry needs of it beyond that.
+
+- A request that nobody reads holds up no other; an answer cut short is seen to be; an application whose client is gone
+  is told so when it sends.
+- A server that stops says goodbye first (GOAWAY) and finishes what is under way.
+- A client that grants no room for what it asked for is cut off.
+
+These classes know hypercorn's inside (0.18); the tests of this package show whether a newer one still fits.
+"""
+# hypercorn declares its attributes wider than they are here, and some of its functions only in part.
+# pyright: reportIncompatibleVariableOverride=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import h2.events
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import Body, EndBody, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
+from hyperframe.frame import GoAwayFrame
+
+from app.server.inbox import Inbox
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+    from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
+
+# What a client may send ahead of the application: on one stream, and on all of a connection together. HTTP/2's own
+# 64 KiB would hold an upload to 64 KiB per round trip.
+STREAM_WINDOW_BYTES: Final = 1024 * 1024
+CONNECTION_WINDOW_BYTES: Final = 4 * STREAM_WINDOW_BYTES
+# How long a piece of an answer may wait for its client to grant room for it.
+STALL_SECONDS: Final = 300.0
+_DEFAULT_WINDOW_BYTES: Final = 65_535
+_LAST_STREAM: Final = 2**31 - 1
+
+
+class ServerContext(WorkerContext):
+    """What the connections of one server share. `terminated` cuts idle ones; `draining` only says goodbye."""
+
+    def __init__(self, *, h2c: bool) -> None:
+        super().__init__(None)
+        self.h2c = h2c
+        self.draining = False
+
+
+class Tasks(TaskGroup):
+    """The tasks of one connection: its applications, each reading from an inbox."""
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
+        inbox = Inbox(config.max_app_queue_size)
+        self.spawn(_run_app, app, config, scope, inbox, send)
+        return inbox
+
+
+async def _run_app(app: Any, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
+    async def send_if_there(message: Any) -> None:
+        if inbox.is_over:
+            raise ConnectionResetError("the client is gone")
+        await send(message)
+
+    try:
+        await app(scope, inbox.get, send_if_there)
+    except ConnectionError:
+        pass  # of the client's connection: nobody is left to be told
+    except Exception:  # noqa: BLE001  (logged; the client gets a 500 or a cut connection)
+        await config.log.exception("the application failed")
+    finally:
+        await send(None)
+
+
+class Http2(H2Protocol):
+    """HTTP/2."""
+
+    context: ServerContext
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._answered: set[int] = set()
+        self.connection.local_settings.update({SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES})
+        self.connection.local_settings.acknowledge()
+
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        await super().initiate(headers, settings)
+        self.connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
+        await self._flush()
+        if self.context.draining:
+            await self.goodbye()
+
+    async def goodbye(self) -> None:
+        """Ask the client to open its next streams elsewhere. Those under way go on, and so does one in flight."""
+        await self.send(RawData(data=GoAwayFrame(0, last_stream_id=_LAST_STREAM).serialize()))
+
+    async def handle(self, event: Event) -> None:
+        await super().handle(event)
+        if isinstance(event, Closed):
+            # Applications that wait for room in a buffer would wait for ever.
+            for buffer in self.stream_buffers.values():
+                await buffer.close()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, EndBody):
+            self._answered.add(event.stream_id)
+        elif isinstance(event, StreamClosed):
+            await self._reset_unfinished(event.stream_id)
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await super().stream_send(event)
+        except TimeoutError:
+            self._reset(event.stream_id, ErrorCodes.CANCEL)
+            raise ConnectionResetError("the client takes nothing of what it asked for") from None
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                await self._receive(event)
+            elif isinstance(event, h2.events.RequestReceived) and self.context.terminated.is_set():
+                self._reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _receive(self, event: h2.events.DataReceived) -> None:
+        """Hand data to its application, and the room it took back to the client once that has read it."""
+        stream_id, size = event.stream_id, event.flow_controlled_length
+        stream = self.streams.get(stream_id)
+        inbox = getattr(stream, "app_put", None)
+        if stream is None or stream.closed or not isinstance(inbox, Inbox):
+            self._acknowledge(stream_id, size)
+            return
+        self._acknowledge(stream_id, size - len(event.data))
+        inbox.taken = partial(self._taken, stream_id)
+        await stream.handle(Body(stream_id=stream_id, data=event.data))
+
+    def _taken(self, stream_id: int, size: int) -> None:
+        self._acknowledge(stream_id, size)
+        # Most of the time the window is not worth an update yet.
+        if not self.closed and (data := self.connection.data_to_send()):
+            self.task_group.spawn(self.send, RawData(data=data))
+
+    def _acknowledge(self, stream_id: int, size: int) -> None:
+        try:
+            self.connection.acknowledge_received_data(size, stream_id)
+        except ProtocolError:
+            return
+
+    async def _reset_unfinished(self, stream_id: int) -> None:
+        """An application stopped in the middle of its answer: the client would wait for the rest."""
+        if stream_id in self._answered:
+            self._answered.discard(stream_id)
+        elif (buffer := self.stream_buffers.get(stream_id)) is not None:
+            self._reset(stream_id, ErrorCodes.INTERNAL_ERROR)
+            await self._flush()
+            await buffer.close()
+
+    def _reset(self, stream_id: int, code: ErrorCodes) -> None:
+        try:
+            self.connection.reset_stream(stream_id, code)
+        except ProtocolError:
+            return
