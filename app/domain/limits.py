@@ -16,8 +16,10 @@ SIZE_BYTES_MAX: Final = 2**63 - 1
 # Tags in one PUT of a manifest (OCI spec asks for at least 10).
 TAGS_PER_PUT_MAX: Final = 64
 
-# Bytes that pass between network, hash and storage at a time: memory per upload or download stays near it.
+# Bytes that a download reads from storage at a time: its memory stays near two of them.
 BLOCK_BYTES: Final = 1024 * 1024
+# Bytes of an upload that are gathered before they are hashed and stored, if they come in smaller pieces.
+UPLOAD_BLOCK_BYTES: Final = 256 * 1024
 # Below this a hash is computed on the event loop: a hand-over to a thread costs about as much as 64 KiB of SHA-256.
 INLINE_HASH_BYTES_MAX: Final = 64 * 1024
 # Ranges of one request that are served as multipart/byteranges; a request for more gets the whole blob.
@@ -31,3 +33,17 @@ REFERRERS_PER_PAGE_MAX: Final = 1000
 REFERRERS_ANNOTATION_BYTES_MAX: Final = 2 * 1024 * 1024
 # Times that a transaction chosen as a deadlock's victim is tried in all.
 DEADLOCK_TRIES: Final = 5
+
+# Client's side of a statement's time. Longer than the server's own (statement_timeout, 30 s), so that only a server
+# which does not answer at all is cut off: one that hangs, or whose machine is gone.
+DATABASE_ANSWER_SECONDS_MAX: Final = 35.0
+# What shares a look-up is told that the database does not answer after this; it takes milliseconds.
+LOOKUP_SECONDS_MAX: Final = 10.0
+# Between two attempts to reach a database that is gone. From many processes, so not much less.
+DATABASE_RETRY_SECONDS_MAX: Final = 1.0
+# How long a connection whose statement was cancelled may take to be of use again.
+DATABASE_SETTLE_SECONDS: Final = 5.0
+# A connection that has met a read-only server is replaced unless it is younger: it would be the same server again.
+DATABASE_FAILOVER_SECONDS: Final = 2.0
+# A peer that says nothing at all, not even on the level of TCP, is taken for dead after this.
+DATABASE_SILENCE_SECONDS_MAX: Final = 15

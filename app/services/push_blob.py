@@ -20,7 +20,7 @@ from app.blobs.driver import StorageError
 from app.blobs.keys import new_key
 from app.domain.access import Action, Caller
 from app.domain.errors import BlobUploadUnknown, ClientGone, DigestInvalid, RangeInvalid, SizeInvalid
-from app.domain.limits import BLOCK_BYTES
+from app.domain.limits import UPLOAD_BLOCK_BYTES
 from app.store import blobs, repositories, uploads
 from app.store.uploads import Claim
 
@@ -239,9 +239,9 @@ class PushBlob:
 
 
 class _Intake:
-    """Takes a body to storage and hash in blocks; while one block is stored the next one is received.
+    """Takes a body to storage and hash in blocks; while one is stored, the server receives what comes after it.
 
-    Memory stays near three blocks, whatever the body's length. `taken` counts bytes that are stored and hashed.
+    Memory stays near two blocks, whatever the body's length. `taken` counts bytes that are stored and hashed.
     """
 
     def __init__(self, writer: Writer, hasher: Hasher, hashers: Threads) -> None:
@@ -251,20 +251,12 @@ class _Intake:
         self.taken = 0
 
     async def take(self, body: AsyncIterator[bytes]) -> None:
-        under_way: asyncio.Task[None] | None = None
-        try:
-            async with aclosing(_blocks(body)) as blocks:
-                async for block in blocks:
-                    if under_way is not None:
-                        await under_way
-                    under_way = asyncio.ensure_future(self._store(block))
-        finally:
-            # Also when the client goes away: the block under way is whole, and counts.
-            if under_way is not None:
-                await under_way
+        async with aclosing(_blocks(body)) as blocks:
+            async for block in blocks:
+                await self._store(block)
 
     async def _store(self, block: bytes) -> None:
-        # Hash and file system each have a thread of their own, so a large block takes the longer of the two.
+        # Hash and file system each have a thread of their own, so a block takes the longer of the two.
         hashed = asyncio.ensure_future(hashing.update(self._hasher, block, self._hashers))
         try:
             await self._writer.write(block)
@@ -274,7 +266,7 @@ class _Intake:
 
 
 async def _blocks(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The body in blocks of about BLOCK_BYTES. What arrived before the client went away is still given."""
+    """The body in blocks of UPLOAD_BLOCK_BYTES or more. What arrived before the client went away is still given."""
     parts: list[bytes] = []
     size = 0
     gone: ClientGone | None = None
@@ -282,7 +274,7 @@ async def _blocks(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         async for part in body:
             parts.append(part)
             size += len(part)
-            if size >= BLOCK_BYTES:
+            if size >= UPLOAD_BLOCK_BYTES:
                 yield parts[0] if len(parts) == 1 else b"".join(parts)
                 parts, size = [], 0
     except ClientGone as error:
