@@ -151,6 +151,7 @@ class Conversation:
         self._arriving: asyncio.Queue[Message] = asyncio.Queue()
         self._asked = asyncio.Event()
         self._sent: list[Message] = []
+        self._gone = False
         self._task = asyncio.ensure_future(registry.app(scope, self._receive, self._send))
 
     def give(self, block: bytes, *, last: bool = False) -> None:
@@ -159,7 +160,8 @@ class Conversation:
         self._arriving.put_nowait({"type": "http.request", "body": block, "more_body": not last})
 
     def leave(self) -> None:
-        """Let the client go away."""
+        """Let the client go away: a server says so to whoever receives, and to whoever sends."""
+        self._gone = True
         self._arriving.put_nowait({"type": "http.disconnect"})
 
     async def asked(self) -> None:
@@ -188,6 +190,8 @@ class Conversation:
         return await self._arriving.get()
 
     async def _send(self, message: Message) -> None:
+        if self._gone:
+            raise ConnectionResetError("the client is gone")
         self._sent.append(message)
 
 

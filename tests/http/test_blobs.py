@@ -282,9 +282,7 @@ async def test_download_when_the_client_leaves_stops(registry: Registry) -> None
     request = Conversation(registry, "GET", f"/v2/a/b/blobs/{digest}")
     request.give(b"", last=True)
     request.leave()
-    answer = await request.answer()
-    assert answer is not None
-    assert len(answer.content) < len(CONTENT) * 4000
+    assert await request.answer() is None
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
