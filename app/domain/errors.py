@@ -168,3 +168,9 @@ class ClientGone(RegistryError):
     """the client closed the connection before the request was complete"""
 
     code, status = "REQUEST_CANCELED", 499
+
+
+class ClientStalled(ClientGone):
+    """the client took too long to send its request's body"""
+
+    code, status = "REQUEST_TIMEOUT", 408

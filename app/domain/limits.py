@@ -22,6 +22,10 @@ BLOCK_BYTES: Final = 1024 * 1024
 UPLOAD_BLOCK_BYTES: Final = 256 * 1024
 # Below this a hash is computed on the event loop: a hand-over to a thread costs about as much as 64 KiB of SHA-256.
 INLINE_HASH_BYTES_MAX: Final = 64 * 1024
+# How long a request's body may make no progress, and the rate that counts as progress: a connection costs little,
+# but not nothing.
+BODY_PATIENCE_SECONDS: Final = 60.0
+BODY_BYTES_PER_SECOND_MIN: Final = 1024
 # Ranges of one request that are served as multipart/byteranges; a request for more gets the whole blob.
 RANGES_MAX: Final = 256
 # What is read of a refused request's body so that the client sees the answer and not a broken pipe.

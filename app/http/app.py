@@ -11,7 +11,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from app.blobs.driver import StorageError
-from app.domain.errors import ClientGone, Denied, NotFound, RegistryError, Unavailable, Unsupported
+from app.domain.errors import (
+    ClientGone,
+    ClientStalled,
+    Denied,
+    NotFound,
+    RegistryError,
+    Unavailable,
+    Unsupported,
+)
 from app.domain.names import parse_name
 from app.http.call import ApiRules, Call, RequestBody, Services
 from app.http.routes import ENDPOINTS, ROOT, Endpoint, Operation, match
@@ -69,13 +77,15 @@ class Application:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
         answer = _Answer(scope, send, self._rules.headers, self._observer.began(scope))
-        body = RequestBody(receive)
+        body = RequestBody(receive, self._rules.body_patience_seconds)
         route = "none"
         try:
             endpoint, parameters = self._match(scope["path"])
             route = endpoint.id
             response = await self._respond(scope, receive, body, endpoint, parameters)
             await response(scope, receive, answer.send)
+        except ClientStalled as error:
+            await answer.refuse(scope, receive, error)
         except ClientGone:
             answer.status = ClientGone.status
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes an answer

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.datastructures import Headers
 
-from app.domain.errors import ClientGone
-from app.domain.limits import DRAIN_BYTES_MAX, DRAIN_SECONDS
+from app.domain.errors import ClientGone, ClientStalled
+from app.domain.limits import BODY_BYTES_PER_SECOND_MIN, BODY_PATIENCE_SECONDS, DRAIN_BYTES_MAX, DRAIN_SECONDS
 from app.http.wire import Origin, Query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.types import Receive, Scope
+    from starlette.types import Message, Receive, Scope
 
     from app.domain.access import Caller
     from app.domain.names import RepositoryName
@@ -49,20 +50,27 @@ class ApiRules:
     read_only: bool = False
     catalog_entries_max: int = 1000
     tags_max: int = 1000
+    body_patience_seconds: float = BODY_PATIENCE_SECONDS
 
 
 class RequestBody:
-    """The request's body, read once, in the blocks in which it arrives."""
+    """The request's body, read once, in the blocks in which it arrives.
 
-    def __init__(self, receive: Receive) -> None:
+    A client is waited for as long as it sends something: what arrives buys it more patience, up to what it began with.
+    The time that the registry takes to store a block is not the client's.
+    """
+
+    def __init__(self, receive: Receive, patience_seconds: float = BODY_PATIENCE_SECONDS) -> None:
         self._receive = receive
+        self._patience_seconds = patience_seconds
+        self._patience_left = patience_seconds
         self._finished = False
         self.received = 0
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body. Raises ClientGone if the client leaves before its end."""
+        """The body. Raises ClientGone if the client leaves before its end, ClientStalled if it keeps us waiting."""
         while not self._finished:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] == "http.disconnect":
                 self._finished = True
                 raise ClientGone
@@ -70,6 +78,19 @@ class RequestBody:
             if block := message.get("body", b""):
                 self.received += len(block)
                 yield block
+
+    async def _next(self) -> Message:
+        began = monotonic()
+        try:
+            async with asyncio.timeout(self._patience_left):
+                message = await self._receive()
+        except TimeoutError:
+            self._finished = True
+            raise ClientStalled from None
+        bought = len(message.get("body", b"")) / BODY_BYTES_PER_SECOND_MIN
+        left = self._patience_left - (monotonic() - began) + bought
+        self._patience_left = min(left, self._patience_seconds)
+        return message
 
     async def read(self, bytes_max: int) -> bytes | None:
         """The whole body, None if it has more than `bytes_max` bytes. Raises ClientGone."""

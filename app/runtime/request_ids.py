@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 # Empty outside of requests.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
@@ -16,4 +16,4 @@ def request_id(given: bytes | None) -> str:
     """The value of X-Request-ID if it can stand in a log line as it is; otherwise an id of our own."""
     if given is not None and _GIVEN.fullmatch(given) is not None:
         return given.decode()
-    return uuid4().hex
+    return token_hex(16)

@@ -37,6 +37,7 @@ KNOWN = {
         499,
         "the client closed the connection before the request was complete",
     ),
+    "ClientStalled": ("REQUEST_TIMEOUT", 408, "the client took too long to send its request's body"),
 }
 CLASSES: dict[str, type[RegistryError]] = {
     name: value
