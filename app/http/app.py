@@ -89,7 +89,7 @@ class Application:
         except ClientGone:
             answer.status = ClientGone.status
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes an answer
-            if not answer.status and scope["method"] not in _WITHOUT_BODY:
+            if not answer.status and scope["method"] not in _WITHOUT_BODY and not _asks_first(scope):
                 await body.drain()
             await answer.refuse(scope, receive, _as_refusal(error, scope))
         finally:
@@ -187,6 +187,11 @@ def _allowed(endpoint: Endpoint, rules: ApiRules) -> dict[str, Operation]:
 def _authorize(caller: Caller, action: Action, repository: str | None) -> None:
     if not caller.may(action, repository):
         raise Denied({"action": action, "repository": repository})
+
+
+def _asks_first(scope: Scope) -> bool:
+    """Whether the client sends its body only if it is told to (RFC 9110 §10.1.1), which reading it would do."""
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 def _as_refusal(error: Exception, scope: Scope) -> RegistryError:

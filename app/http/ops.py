@@ -25,7 +25,11 @@ FRESH_SECONDS: Final = 1.0
 
 
 class Health:
-    """Runs the checks, which say what is wrong by raising it, and remembers the result for a moment."""
+    """Runs the checks, which say what is wrong by raising it, and remembers the result for a moment.
+
+    A check that hangs is a failed one, at once for whoever asks while it still does. It is not run a second time
+    beside itself, so that a disk or a network that hangs does not use up the threads of who looks after it.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Health:
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._running = asyncio.Lock()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._result: dict[str, str] = {}
         self._until = float("-inf")
 
@@ -53,18 +58,29 @@ class Health:
 
     async def _run(self) -> dict[str, str]:
         async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(self._complaint(check)) for name, check in self._checks.items()}
+            tasks = {name: group.create_task(self._complaint(name)) for name in self._checks}
         return {name: complaint for name, task in tasks.items() if (complaint := task.result())}
 
-    async def _complaint(self, check: Check) -> str:
-        try:
-            async with asyncio.timeout(self._check_seconds):
-                await check()
-        except TimeoutError:
-            return f"no answer within {self._check_seconds:g} seconds"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            return str(error) or type(error).__name__
-        return ""
+    async def _complaint(self, name: str) -> str:
+        silent = f"no answer within {self._check_seconds:g} seconds"
+        task = self._under_way.get(name)
+        if task is not None and not task.done():
+            task.cancel()  # what cleans up after the first time may hang as well
+            return silent
+        task = self._under_way[name] = asyncio.ensure_future(self._checks[name]())
+        await asyncio.wait((task,), timeout=self._check_seconds)
+        if task.done():
+            return _complaint_of(task)
+        task.add_done_callback(_complaint_of)  # asked for, so that it is not reported as forgotten
+        task.cancel()
+        return silent
+
+
+def _complaint_of(task: asyncio.Task[None]) -> str:
+    if task.cancelled():
+        return "the check was cancelled"
+    error = task.exception()
+    return "" if error is None else str(error) or type(error).__name__
 
 
 def debug_app(failures: Failures, pages: Mapping[str, Page]) -> ASGIApp:

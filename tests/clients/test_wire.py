@@ -121,14 +121,11 @@ def test_expect_continue_when_the_upload_may_begin_then_is_told_so(registry: Ser
     finish(registry, "wire/expect", session, content)
 
 
-def test_expect_continue_when_the_upload_is_refused_then_the_client_reads_why(wire: Wire) -> None:
+def test_expect_continue_when_the_upload_is_refused_then_the_body_is_not_asked_for(wire: Wire) -> None:
     session = f"/v2/wire/expect/blobs/uploads/{uuid.uuid4()}"
 
     wire.ask("PATCH", session, Content_Length="100000", Expect="100-continue")
     answer = wire.answer()
-    if answer.status == 100:  # allowed: the body is then sent for nothing
-        wire.send(bytes(100_000))
-        answer = wire.answer()
 
     assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
