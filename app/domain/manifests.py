@@ -153,7 +153,7 @@ def _media_type_of(body: dict[str, Any], content_type: str | None) -> str:
     stated: Any = body.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise ManifestInvalid("mediaType must be a string")
-    sent = (content_type or "").partition(";")[0].strip().lower()
+    sent = (content_type or "").partition(";")[0].strip(" \t").lower()
     media_type = sent or stated or (OCI_INDEX if "manifests" in body else OCI_MANIFEST)
     if media_type in _SCHEMA1_TYPES or body.get("schemaVersion") == 1:
         raise ManifestInvalid("manifest schema v1 unsupported")

@@ -52,7 +52,10 @@ class Accepted:
 
 def linux_amd64_child(payload: bytes) -> Digest | None:
     """The child of a stored manifest list that runs on linux/amd64."""
-    body: dict[str, Any] = json.loads(payload)
+    try:
+        body: dict[str, Any] = json.loads(payload)
+    except RecursionError:  # as deep as could be when it was stored, with more of the stack to spare
+        return None
     for entry in body["manifests"] or ():  # a nil slice of Go is stored as null
         platform: dict[str, Any] = entry.get("platform") or {}
         if platform.get("os") == "linux" and platform.get("architecture") == "amd64":

@@ -13,6 +13,8 @@ from app.domain.limits import RANGES_MAX
 
 ByteRange = tuple[int, int]
 
+# HTTP's white space (RFC 9110 §5.6.3). Python's has more, such as the no-break space, which no number may stand beside.
+_BLANKS: Final = " \t"
 # 18 digits always fit a bigint, which is what the database compares them with.
 _CHUNK: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 _RANGE: Final = re.compile(r"([0-9]{0,30})-([0-9]{0,30})")
@@ -20,7 +22,7 @@ _RANGE: Final = re.compile(r"([0-9]{0,30})-([0-9]{0,30})")
 
 def parse_chunk_range(text: str) -> ByteRange:
     """A chunk's `Content-Range: first-last`, without a unit and without a total. Raises RangeInvalid."""
-    match = _CHUNK.fullmatch(text.strip())
+    match = _CHUNK.fullmatch(text.strip(_BLANKS))
     if match is None:
         raise RangeInvalid(f"Content-Range {text[:64]!r}: expected first-last, as in 0-1023")
     first, last = int(match[1]), int(match[2])
@@ -38,9 +40,9 @@ def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
     asks for exists.
     """
     unit, _, text = header.partition("=")
-    if unit.strip().lower() != "bytes" or size == 0:
+    if unit.strip(_BLANKS).lower() != "bytes" or size == 0:
         return None
-    specs = [spec.strip() for spec in text.split(",") if spec.strip()]
+    specs = [spec for item in text.split(",") if (spec := item.strip(_BLANKS))]
     if len(specs) > RANGES_MAX:
         return None
     ranges = [found for spec in specs if (found := _one(spec, header, size)) is not None]

@@ -172,7 +172,10 @@ class _Answer:
             self.status
         ):  # too late for an answer: the connection is cut when the server sees the body end early
             return
-        await error_response(error)(scope, receive, self.send)
+        try:
+            await error_response(error)(scope, receive, self.send)
+        except ClientGone:
+            return
 
 
 def _allowed(endpoint: Endpoint, rules: ApiRules) -> dict[str, Operation]:

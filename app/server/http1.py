@@ -15,11 +15,16 @@ import asyncio
 import http
 import json
 import logging
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import h11
+from h2.exceptions import ProtocolError
+from h2.settings import Settings as H2Settings
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import SettingsFrame
 
 from app.server.framing import Body, ChunkedBody, FramingError, body_of
 
@@ -128,12 +133,24 @@ async def _upgrade(stream: ByteStream, request: h11.Request, received: bytes) ->
         raise Upgrade(b"PRI * HTTP/2.0\r\n\r\n" + received)
     headers = dict(request.headers)
     has_body = b"content-length" in headers or b"transfer-encoding" in headers
-    if headers.get(b"upgrade", b"").lower() == b"h2c" and b"http2-settings" in headers and not has_body:
+    settings = headers.get(b"http2-settings", b"")
+    if headers.get(b"upgrade", b"").lower() == b"h2c" and _are_settings(settings) and not has_body:
         await stream.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
         pseudo = [(b":method", request.method), (b":path", request.target)]
         if b"host" in headers:
             pseudo.append((b":authority", headers[b"host"]))
-        raise Upgrade(received, pseudo + list(request.headers), headers[b"http2-settings"])
+        raise Upgrade(received, pseudo + list(request.headers), settings)
+
+
+def _are_settings(encoded: bytes) -> bool:
+    """Whether this is the content of a SETTINGS frame (RFC 7540 §3.2.1); without one there is no upgrade."""
+    try:
+        frame = SettingsFrame(0)
+        frame.parse_body(memoryview(urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))))
+        H2Settings(client=True).update(frame.settings)
+    except (ValueError, HyperframeError, ProtocolError):
+        return False
+    return bool(frame.settings)
 
 
 async def _refuse(stream: ByteStream, situation: Situation, status: int, reason: str) -> None:
@@ -159,7 +176,7 @@ class _Exchange:
     ) -> None:
         self._stream = stream
         self._situation = situation
-        self._method = request.method.decode().upper()
+        self._method = request.method.decode()
         self._target: bytes = request.target
         self._version = request.http_version.decode()
         self._headers = list(request.headers)
@@ -202,6 +219,10 @@ class _Exchange:
         except Exception:  # noqa: BLE001  (logged; the client gets a 500 or a cut connection)
             failed = True
             _log.exception("the application failed")
+        return await self._conclude(failed=failed)
+
+    async def _conclude(self, *, failed: bool) -> bool:
+        """Make the answer whole, or seen not to be. Returns whether the connection can take another request."""
         if self._is_sent:
             if self._closes and not self._body.is_finished:
                 await self._linger()

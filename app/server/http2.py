@@ -3,7 +3,9 @@
 - A request that nobody reads holds up no other; an answer cut short is seen to be; an application whose client is gone
   is told so when it sends.
 - A server that stops says goodbye first (GOAWAY) and finishes what is under way.
-- A client that grants no room for what it asked for is cut off.
+- A client that grants no room for what it asked for holds little memory, and is cut off after a while.
+- No client makes the others wait: what it sends is taken in slices, however much work a slice is.
+- Priorities are ignored, as RFC 9113 §5.3 has it, and nothing but HTTP is spoken: no CONNECT, no WebSocket.
 
 These classes know hypercorn's inside (0.18); the tests of this package show whether a newer one still fits.
 """
@@ -13,6 +15,7 @@ These classes know hypercorn's inside (0.18); the tests of this package show whe
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,9 +26,12 @@ from h2.settings import SettingCodes
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol.events import Body, EndBody, StreamClosed
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
+from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol, StreamBuffer
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import GoAwayFrame
+from priority.priority import DeadlockError, MissingStreamError
 
 from app.server.inbox import Inbox
 
@@ -40,6 +46,13 @@ STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 4 * STREAM_WINDOW_BYTES
 # How long a piece of an answer may wait for its client to grant room for it.
 STALL_SECONDS: Final = 300.0
+# Of an answer, what may wait for the client to grant room for it.
+BUFFER_BYTES_MAX: Final = 64 * 1024
+# What is taken in of a client's frames before others have their turn: some thousand of the smallest.
+SLICE_BYTES: Final = 16 * 1024
+# The compression table of answers' headers: HTTP/2's own size, even if the client allows more.
+TABLE_BYTES_MAX: Final = 4096
+_FRAME_HEAD_BYTES: Final = 9
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _LAST_STREAM: Final = 2**31 - 1
 
@@ -78,6 +91,63 @@ async def _run_app(app: Any, config: Config, scope: Any, inbox: Inbox, send: Any
         await send(None)
 
 
+class _Turns:
+    """Streams with something to send, one after the other: all that is used of hypercorn's tree of priorities."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._waiting: deque[int] = deque()
+        self._queued: set[int] = set()
+
+    def insert_stream(self, stream_id: int) -> None:
+        self._known.add(stream_id)
+
+    def remove_stream(self, stream_id: int) -> None:
+        self._known.discard(stream_id)
+        self._queued.discard(stream_id)
+
+    def unblock(self, stream_id: int) -> None:
+        if stream_id not in self._known:
+            raise MissingStreamError(stream_id)
+        if stream_id not in self._queued:
+            self._queued.add(stream_id)
+            self._waiting.append(stream_id)
+
+    def block(self, stream_id: int) -> None:
+        self._queued.discard(stream_id)
+
+    def __next__(self) -> int:
+        """Whose turn it is; after it the stream is last in the line."""
+        while self._waiting:
+            stream_id = self._waiting.popleft()
+            if stream_id in self._queued:
+                self._waiting.append(stream_id)
+                return stream_id
+        raise DeadlockError
+
+
+class _Buffer(StreamBuffer):
+    """What is to be sent on one stream. hypercorn's own takes any amount while the client's window is shut."""
+
+    async def push(self, data: bytes) -> None:
+        if self._complete:
+            raise BufferCompleteError
+        self.buffer.extend(data)
+        await self._is_empty.clear()
+        if len(self.buffer) >= BUFFER_BYTES_MAX:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    async def pop(self, max_length: int) -> bytes:
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[: len(data)]
+        if len(self.buffer) < BUFFER_BYTES_MAX:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
 class Http2(H2Protocol):
     """HTTP/2."""
 
@@ -86,7 +156,10 @@ class Http2(H2Protocol):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._answered: set[int] = set()
-        self.connection.local_settings.update({SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES})
+        self.priority: Any = _Turns()
+        self.connection.local_settings.update(
+            {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES, SettingCodes.ENABLE_CONNECT_PROTOCOL: 0}
+        )
         self.connection.local_settings.acknowledge()
 
     async def initiate(
@@ -103,11 +176,36 @@ class Http2(H2Protocol):
         await self.send(RawData(data=GoAwayFrame(0, last_stream_id=_LAST_STREAM).serialize()))
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            await self._take(event.data)
+            return
         await super().handle(event)
         if isinstance(event, Closed):
             # Applications that wait for room in a buffer would wait for ever.
             for buffer in self.stream_buffers.values():
                 await buffer.close()
+
+    async def _take(self, data: bytes) -> None:
+        """Take in what has come, a slice at a time."""
+        for at in range(0, len(data), SLICE_BYTES):
+            if at:
+                await asyncio.sleep(0)
+            if self.closed:
+                return
+            await super().handle(RawData(data=data[at : at + SLICE_BYTES]))
+            if self._is_overlong():
+                self.connection.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+                await self._flush()
+                await self.send(Closed())
+                return
+
+    def _is_overlong(self) -> bool:
+        """Whether a frame is announced that is longer than allowed. h2 looks when all of it has come, up to 16 MiB."""
+        frames: Any = self.connection.incoming_buffer
+        waiting: bytearray = frames._data  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if len(waiting) < _FRAME_HEAD_BYTES:
+            return False
+        return int.from_bytes(waiting[:3], "big") > self.connection.max_inbound_frame_size
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, EndBody):
@@ -127,9 +225,49 @@ class Http2(H2Protocol):
                 await self._receive(event)
             elif isinstance(event, h2.events.RequestReceived) and self.context.terminated.is_set():
                 self._reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            elif isinstance(event, h2.events.PriorityUpdated):
+                continue
             else:
                 await super()._handle_events([event])
+            if isinstance(event, h2.events.RemoteSettingsChanged):
+                encoder: Any = self.connection.encoder
+                encoder.header_table_size = min(encoder.header_table_size, TABLE_BYTES_MAX)
         await self._flush()
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        stream_id = request.stream_id
+        headers = dict(request.headers)
+        method, path = headers.get(b":method", b""), headers.get(b":path", b"")
+        if method == b"CONNECT" or b":protocol" in headers or not (method + path).isascii():
+            status = 405 if method == b"CONNECT" else 400
+            refusal = [(b":status", b"%d" % status), (b"content-length", b"0")]
+            self.connection.send_headers(stream_id, refusal, end_stream=True)
+            self._reset(stream_id, ErrorCodes.NO_ERROR)
+            return
+        stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            stream_id,
+        )
+        self.streams[stream_id] = stream
+        self.stream_buffers[stream_id] = _Buffer(self.context.event_class)
+        self.priority.insert_stream(stream_id)
+        await stream.handle(
+            Request(
+                stream_id=stream_id,
+                headers=filter_pseudo_headers(request.headers),
+                http_version="2",
+                method=method.decode(),
+                raw_path=path,
+                state=self.connection_state,
+            )
+        )
 
     async def _receive(self, event: h2.events.DataReceived) -> None:
         """Hand data to its application, and the room it took back to the client once that has read it."""
