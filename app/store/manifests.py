@@ -72,11 +72,16 @@ DELETE: Final = Statement(
         func.delete_manifest(bindparam("repository_id", type_=BigInteger), bindparam("digest", type_=BYTEA))
     ),
 )
-UNTAG: Final = Statement(
-    "manifests.untag",
+_untagged = (
     tags.delete()
     .where(tags.c.repository_id == bindparam("repository_id"), tags.c.name == bindparam("tag"))
-    .returning(tags.c.manifest_id),
+    .returning(tags.c.repository_id, tags.c.manifest_id)
+    .cte("untagged")
+)
+# The function sees what the statement that calls it has deleted by then (PostgreSQL, "Visibility of Data Changes").
+UNTAG: Final = Statement(
+    "manifests.untag",
+    select(_untagged.c.manifest_id, func.settle_has_tags(_untagged.c.repository_id, literal_column("false"))),
 )
 _matching = (
     select(manifests.c.id, manifests.c.annotations_bytes)

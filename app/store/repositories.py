@@ -62,5 +62,8 @@ async def tag_names(c: Connection, repository_id: int, last: str, limit: int) ->
 
 
 async def settle_has_tags(c: Connection, repository_id: int) -> None:
-    """Take the repository out of the catalog if its last tag is gone. In a transaction after the delete's own."""
+    """Take the repository out of the catalog if its last tag is gone and the delete itself could not.
+
+    In a transaction after the delete's own, as this one may wait.
+    """
     await c.one(SETTLE, repository_id=repository_id)

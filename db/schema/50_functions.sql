@@ -230,18 +230,35 @@ BEGIN
         DELETE FROM tags WHERE repository_id = p_repository AND manifest_id = v_manifest RETURNING name
     ) SELECT coalesce(array_agg(name), '{}') INTO tag_names FROM gone;
     DELETE FROM manifests WHERE repository_id = p_repository AND id = v_manifest;
+    IF cardinality(tag_names) > 0 THEN
+        PERFORM settle_has_tags(p_repository, p_wait => false);
+    END IF;
     outcome := 'deleted';
 END
 $$;
 
--- Take the repository out of the catalog once its last tag is gone. A transaction of its own, after the delete: a push
--- holds KEY SHARE on the repository until its tag can be seen, so either we see the tag or the push sees our mark.
-CREATE FUNCTION settle_has_tags(p_repository bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- Take the repository out of the catalog if its last tag is gone. A push holds KEY SHARE on the repository until its tag
+-- can be seen, so either we see the tag or the push sees our mark.
+--
+-- A delete calls this in its own transaction, without waiting, since it holds tags that a push which holds the
+-- repository may wait for. So a crash leaves no repository listed without tags, unless somebody else was at work on it
+-- at that moment: a push or an upload, or a delete of its other tags. For their sake the API calls it once more after
+-- each delete, in a transaction of its own in which it may wait.
+CREATE FUNCTION settle_has_tags(p_repository bigint, p_wait boolean DEFAULT true) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF EXISTS (SELECT FROM tags WHERE repository_id = p_repository) THEN
         RETURN;
     END IF;
-    PERFORM 1 FROM repositories WHERE id = p_repository FOR UPDATE;
+    IF p_wait THEN
+        PERFORM 1 FROM repositories WHERE id = p_repository FOR UPDATE;
+    ELSE
+        PERFORM 1 FROM repositories WHERE id = p_repository FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- In a new statement: a tag may have come while we waited.
     UPDATE repositories SET has_tags = false
     WHERE id = p_repository AND has_tags AND NOT EXISTS (SELECT FROM tags WHERE repository_id = p_repository);
 END
