@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from app.blobs import hashing
+from app.blobs.driver import StorageError
 from app.blobs.drivers import open_driver
 from app.config import Settings, compile_pattern
 from app.domain.access import Anyone, Caller
@@ -27,7 +28,7 @@ from app.services.push_manifest import ManifestRules, PushManifest
 from app.services.remove import Remove
 from app.services.repository_ids import RepositoryIds
 from app.store import health, migrate
-from app.store.engine import Database, Target
+from app.store.engine import CONNECT_SECONDS, Database, Target
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -86,9 +87,17 @@ def checks(settings: Settings) -> Mapping[str, Check]:
         if not await migrate.is_current(target):
             raise Unavailable("migrations are pending; run: registry database migrate up")
 
-    every: dict[str, Check] = {"database": database, "migrations": migrations, "storage": driver.check}
+    async def storage() -> None:
+        try:
+            await driver.check()
+        except StorageError as error:
+            reason = getattr(error.__cause__, "strerror", None)
+            raise Unavailable(f"{error}: {reason}" if reason else str(error)) from error
+
+    every: dict[str, Check] = {"database": database, "migrations": migrations, "storage": storage}
     thresholds = {
         "database": settings.health.database.threshold,
+        "migrations": settings.health.database.threshold,  # fails whenever the database does
         "storage": settings.health.storagedriver.threshold,
     }
     return {name: _patient(check, thresholds.get(name, 1)) for name, check in every.items()}
@@ -107,7 +116,7 @@ def target_of(settings: Settings) -> Target:
         sslcert=database.sslcert,
         sslkey=database.sslkey,
         sslrootcert=database.sslrootcert,
-        connect_timeout_seconds=database.connecttimeout.seconds or 60.0,
+        connect_timeout_seconds=database.connecttimeout.seconds or CONNECT_SECONDS,
     )
 
 

@@ -119,9 +119,7 @@ class Database(Section):
     sslcert: Text = setting("File with the client certificate (PEM).", default="")
     sslkey: Text = setting("File with the client's key (PEM).", default="")
     sslrootcert: Text = setting("File with the CA of the server's certificate (PEM).", default="")
-    connecttimeout: Span = setting(
-        "Longest wait for a new connection; 0 is no limit of its own.", default=span("0s")
-    )
+    connecttimeout: Span = setting("Longest wait for a new connection; 0 is 10s.", default=span("0s"))
     draintimeout: Duration = setting(
         "Connections close once the requests are done (`http.draintimeout`).",
         default=span("0s"),

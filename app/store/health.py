@@ -1,8 +1,8 @@
-"""Whether the database answers, asked on a connection of its own."""
+"""Whether the database answers and takes writes, asked on a connection of its own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -11,15 +11,22 @@ from app.domain.errors import Unavailable
 if TYPE_CHECKING:
     from app.store.engine import Target
 
+# A standby's transactions are read-only too; the first word is there to tell which of the two it is.
+_STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+
 
 async def ping(target: Target) -> None:
-    """Raises Unavailable if the database does not answer, or cannot be written to."""
+    """Raises Unavailable, with the reason, if the database does not answer, or cannot be written to."""
     try:
-        connection = await asyncpg.connect(**target.arguments())
+        connection: Any = await asyncpg.connect(**target.arguments())
         try:
-            if await connection.fetchval("SELECT pg_is_in_recovery()"):
-                raise Unavailable("the database is a read-only standby")
+            is_standby, is_read_only = await connection.fetchrow(_STATE)
         finally:
-            await connection.close(timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable("the metadata database cannot be reached") from error
+            connection.terminate()  # nothing that could hang: it may be asked because the server does
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        reason = str(error) or "no connection in time"
+        raise Unavailable(f"the metadata database cannot be reached: {reason}") from error
+    if is_standby:
+        raise Unavailable("the metadata database is a read-only standby")
+    if is_read_only:
+        raise Unavailable("the metadata database is read-only")

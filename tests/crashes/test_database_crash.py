@@ -16,7 +16,7 @@ import pytest
 from app.runtime.embedded import EmbeddedPostgres
 from app.store.engine import Target
 from tests.crashes.client import UNAVAILABLE, Client
-from tests.crashes.scenes import SCENES, chunks, deletions, indexes, overtaken, whole
+from tests.crashes.scenes import SCENES, chunks, deletions, overtaken, whole
 from tests.crashes.stage import Place, look, play
 from tests.crashes.steps import Strike
 from tests.support.effort import EFFORT
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 EVERYTHING: Final = 12
 # Without the one in which a request is held up: the process lives on, and would go on with it when we look.
 WHILE_IT_CRASHES: Final = [
-    scene
-    for scene in SCENES
-    if scene in (chunks, indexes, deletions) or (EFFORT >= EVERYTHING and scene != overtaken)
+    scene for scene in SCENES if scene in (chunks, deletions) or (EFFORT >= EVERYTHING and scene != overtaken)
 ]
 # pg_ctl(1): what `stop -m immediate` sends.
 IMMEDIATE: Final = signal.SIGQUIT
