@@ -6,6 +6,9 @@ past its `await`.
 
 Every block of an upload or a download is a call, so the way there and back is short: 40 µs of processor time,
 where concurrent.futures takes 74 and what asyncio needs to wait for that without losing it another 6.
+
+Calls that belong to something begun wait for a thread as long as they must. Who begins something asks first (`admit`),
+so that what is slow or hangs is not waited for by more than can be served (`app/runtime/line.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,20 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from app.runtime.line import Line
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# The longest wait for leave to begin.
+ADMIT_SECONDS: Final = 5.0
+
+
+class ThreadsBusy(RuntimeError):
+    """More calls wait for the threads than can be served soon."""
 
 
 class ThreadsClosed(RuntimeError):
@@ -66,7 +78,7 @@ class _Job:
 class Threads:
     """At most `count` threads, started as they are needed and named after `name`. Used by one event loop."""
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, admit_seconds: float = ADMIT_SECONDS) -> None:
         if count < 1:
             raise ValueError(f"the {name} threads must be at least 1, not {count}")
         self._name = name
@@ -75,6 +87,14 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._unfinished = 0
         self._closed = False
+        self._line: Line[None] = Line(
+            admit_seconds, places_min=count, refusal=ThreadsBusy, unclaimed=lambda _: None
+        )
+
+    async def admit(self) -> None:
+        """Return when a thread is free, or soon will be. Raises ThreadsBusy if too many wait for that already."""
+        if self._unfinished >= self._count:
+            await self._line.wait()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `call` returns or raises. Cancelled: dropped if it has not begun, waited for if it has."""
@@ -123,6 +143,8 @@ class Threads:
     def _finished(self, future: asyncio.Future[Any]) -> None:
         del future
         self._unfinished -= 1
+        if self._unfinished < self._count:
+            self._line.serve(None)
 
     def _add_thread(self) -> None:
         name = f"{self._name}_{len(self._threads)}"

@@ -9,14 +9,15 @@ What it guarantees beyond app/blobs/driver.py:
 - A file is written in its place: there are no temporary files to clean up. (Its key is in no blob's row
   until the upload is finished, so nobody can read half of it.)
 - A root directory that is not there is an error, not an empty storage. It is created by the first write of
-  this process, and not again if it disappears while the process runs.
+  this process, and not again if it disappears while the process runs. An empty directory in the place of the
+  one that was there, as an unmounted volume leaves it, is none either.
 
 The classes `_Tree`, `_AppendFile`, `_ReadFile` and `_CopyFiles` block and run in threads; `Filesystem` and
 `_Appender` are what the loop sees.
 """
 
 # Paths are strings here: to build a pathlib.Path for every call takes longer than many of the calls.
-# ruff: noqa: PTH100, PTH102, PTH108, PTH112, PTH120
+# ruff: noqa: PTH100, PTH102, PTH108, PTH112, PTH116, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ from app.blobs.driver import (
 )
 from app.blobs.keys import NOT_OBJECTS, check_key, new_health_key
 from app.domain.limits import BLOCK_BYTES
-from app.runtime.threads import Threads, ThreadsClosed, result_of, settle
+from app.runtime.threads import Threads, ThreadsBusy, ThreadsClosed, result_of, settle
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +70,7 @@ _OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE_FLAGS: Final = os.O_RDWR | os.O_CREAT | _OPEN_FLAGS
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOT: Final = "the storage's root directory is not there"
 # What copy_file_range answers where this kernel, or this pair of files, cannot do it.
 _NO_COPY_RANGE: Final = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
@@ -135,6 +137,7 @@ class Filesystem:
             raise ValueError("a range starts at 0 or later and does not end before its start")
         file = _ReadFile(self._tree, self._tree.path(key), start, stop)
         ahead: asyncio.Future[bytes] | None = None
+        await self.admit()
         try:
             block = await self.run(file.next_block)
             while block:
@@ -151,11 +154,13 @@ class Filesystem:
                     await self.run_surely(file.close)
 
     async def size(self, key: str) -> int:
+        await self.admit()
         return await self.run(self._tree.size, self._tree.path(key))
 
     async def copy(self, source: str, target: str, length: int) -> None:
         if length < 0:
             raise ValueError("a length is not negative")
+        await self.admit()
         files = _CopyFiles(self._tree, self._tree.path(source), self._tree.path(target), length)
         try:
             while await self.run(files.step):
@@ -180,6 +185,13 @@ class Filesystem:
 
     async def close(self) -> None:
         await self._threads.close()
+
+    async def admit(self) -> None:
+        """Before anything is begun: wait for a thread, but not with too many others; see Threads.admit."""
+        try:
+            await self._threads.admit()
+        except ThreadsBusy as error:
+            raise StorageUnavailable("too many requests wait for the object storage") from error
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call` in a thread; see Threads.run."""
@@ -210,6 +222,8 @@ class _Appender:
         if self._ended:
             raise StorageError("the writer is closed")
         try:
+            if not self._file.is_open:
+                await self._driver.admit()
             await self._driver.run(self._file.write, block)
         except BaseException:
             # Also after a cancellation: how much of the block was written, nobody knows.
@@ -235,7 +249,9 @@ class _Tree:
         self.disk = disk
         self._root = root
         self._root_seen = False
+        self._identity: tuple[int, int] | None = None
         self._durable: set[str] = set()
+        self._is_there()
 
     def path(self, key: str) -> str:
         check_key(key)
@@ -264,6 +280,8 @@ class _Tree:
 
     def create(self, path: str, flags: int = 0) -> int:
         """The descriptor of an object that is made if it is not there, with its directories."""
+        if self._root_seen and not self._is_there():
+            raise StorageUnavailable(_NO_ROOT)
         try:
             try:
                 descriptor = os.open(path, _CREATE_FLAGS | flags, 0o600)
@@ -417,6 +435,22 @@ class _Tree:
             self._durable.clear()
         self._durable.add(directory)
 
+    def _is_there(self) -> bool:
+        """Whether the root is the directory that it was, or one that was mounted there since, which is not empty."""
+        try:
+            found = os.stat(self._root)
+            identity = found.st_dev, found.st_ino
+            if identity == self._identity:
+                return True
+            if self._identity is not None and not os.listdir(self._root):
+                return False
+        except OSError:
+            return False
+        self._identity = identity
+        self._root_seen = True
+        self._durable.clear()
+        return True
+
     def _storage_error(self, error: OSError) -> StorageError:
         if error.errno in _FULL:
             return StorageFull()
@@ -424,8 +458,8 @@ class _Tree:
             return ObjectExists()
         if error.errno not in _MISSING:
             return StorageUnavailable()
-        if not os.path.isdir(self._root):
-            return StorageUnavailable("the storage's root directory is not there")
+        if not self._is_there():
+            return StorageUnavailable(_NO_ROOT)
         return ObjectMissing()
 
 
