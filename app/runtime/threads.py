@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -87,6 +88,8 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._unfinished = 0
         self._closed = False
+        # Who forgets to close it leaves no threads behind that wait for ever.
+        self._dismissal = weakref.finalize(self, _dismiss, self._jobs, self._threads)
         self._line: Line[None] = Line(
             admit_seconds, places_min=count, refusal=ThreadsBusy, unclaimed=lambda _: None
         )
@@ -124,10 +127,8 @@ class Threads:
     async def close(self) -> None:
         """Let the calls that are under way end, then end the threads."""
         self._closed = True
-        threads, self._threads = self._threads, []
-        for _ in threads:
-            self._jobs.put(None)
-        await asyncio.to_thread(_join, threads)
+        self._dismissal()
+        await asyncio.to_thread(_join, self._threads)
 
     def _submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> _Job:
         if self._closed:
@@ -157,6 +158,12 @@ def _work(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job.run()
         del job  # a thread that waits for work holds on to nothing
+
+
+def _dismiss(jobs: SimpleQueue[_Job | None], threads: list[threading.Thread]) -> None:
+    """Have every thread end once the jobs before this are done."""
+    for _ in threads:
+        jobs.put(None)
 
 
 def _join(threads: list[threading.Thread]) -> None:

@@ -15,7 +15,7 @@ These classes know hypercorn's inside (0.18); the tests of this package show whe
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,8 @@ from priority.priority import DeadlockError, MissingStreamError
 from app.server.inbox import Inbox
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from hypercorn.config import Config
     from hypercorn.events import Event
     from hypercorn.protocol.events import Event as StreamEvent
@@ -52,6 +54,9 @@ BUFFER_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 16 * 1024
 # The compression table of answers' headers: HTTP/2's own size, even if the client allows more.
 TABLE_BYTES_MAX: Final = 4096
+# Requests that are worked on at a time. A client may open half as many; more come of one that resets its streams as
+# fast as it opens them (CVE-2023-44487).
+APPLICATIONS_MAX: Final = 200
 _FRAME_HEAD_BYTES: Final = 9
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _LAST_STREAM: Final = 2**31 - 1
@@ -67,12 +72,23 @@ class ServerContext(WorkerContext):
 
 
 class Tasks(TaskGroup):
-    """The tasks of one connection: its applications, each reading from an inbox."""
+    """The tasks of one connection: its applications, each reading from an inbox. `running` counts them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.running = 0
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
         inbox = Inbox(config.max_app_queue_size)
-        self.spawn(_run_app, app, config, scope, inbox, send)
+        self.running += 1
+        self.spawn(self._run, _run_app(app, config, scope, inbox, send))
         return inbox
+
+    async def _run(self, application: Coroutine[Any, Any, None]) -> None:
+        try:
+            await application
+        finally:
+            self.running -= 1
 
 
 async def _run_app(app: Any, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
@@ -96,34 +112,30 @@ class _Turns:
 
     def __init__(self) -> None:
         self._known: set[int] = set()
-        self._waiting: deque[int] = deque()
-        self._queued: set[int] = set()
+        self._waiting: OrderedDict[int, None] = OrderedDict()
 
     def insert_stream(self, stream_id: int) -> None:
         self._known.add(stream_id)
 
     def remove_stream(self, stream_id: int) -> None:
         self._known.discard(stream_id)
-        self._queued.discard(stream_id)
+        self._waiting.pop(stream_id, None)
 
     def unblock(self, stream_id: int) -> None:
         if stream_id not in self._known:
             raise MissingStreamError(stream_id)
-        if stream_id not in self._queued:
-            self._queued.add(stream_id)
-            self._waiting.append(stream_id)
+        self._waiting.setdefault(stream_id)
 
     def block(self, stream_id: int) -> None:
-        self._queued.discard(stream_id)
+        self._waiting.pop(stream_id, None)
 
     def __next__(self) -> int:
         """Whose turn it is; after it the stream is last in the line."""
-        while self._waiting:
-            stream_id = self._waiting.popleft()
-            if stream_id in self._queued:
-                self._waiting.append(stream_id)
-                return stream_id
-        raise DeadlockError
+        if not self._waiting:
+            raise DeadlockError
+        stream_id = next(iter(self._waiting))
+        self._waiting.move_to_end(stream_id)
+        return stream_id
 
 
 class _Buffer(StreamBuffer):
@@ -152,6 +164,7 @@ class Http2(H2Protocol):
     """HTTP/2."""
 
     context: ServerContext
+    task_group: Tasks
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -243,6 +256,11 @@ class Http2(H2Protocol):
             refusal = [(b":status", b"%d" % status), (b"content-length", b"0")]
             self.connection.send_headers(stream_id, refusal, end_stream=True)
             self._reset(stream_id, ErrorCodes.NO_ERROR)
+            return
+        if self.task_group.running >= APPLICATIONS_MAX:
+            self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            await self._flush()
+            await self.send(Closed())
             return
         stream = HTTPStream(
             self.app,

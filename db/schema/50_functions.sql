@@ -88,7 +88,7 @@ END
 $$;
 
 -- Link a blob of the source repository into the target. False: the source has no such blob. Without a source any
--- repository's blob will do.
+-- repository's blob will do; one that was deleted everywhere and waits for its review is nobody's.
 CREATE FUNCTION mount_blob(p_source bigint, p_target bigint, p_digest bytea) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -96,8 +96,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    IF p_source IS NOT NULL
-       AND NOT EXISTS (SELECT FROM repository_blobs WHERE repository_id = p_source AND blob_digest = p_digest) THEN
+    IF p_source IS NULL THEN
+        PERFORM 1 FROM repository_blobs WHERE blob_digest = p_digest LIMIT 1;
+    ELSE
+        PERFORM 1 FROM repository_blobs WHERE repository_id = p_source AND blob_digest = p_digest;
+    END IF;
+    IF NOT FOUND THEN
         RETURN false;
     END IF;
     PERFORM gc_touch_blob(p_digest);

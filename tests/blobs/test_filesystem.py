@@ -600,10 +600,10 @@ def test_close_when_calls_are_under_way_then_they_end_first_and_later_ones_are_r
             await driver.size(KEY)
         await writer.abort()
 
-    disk = HeldDisk()
+    disk, before = HeldDisk(), set(threading.enumerate())
     with filesystem(tmp_path, disk) as driver:
         asyncio.run(scenario(driver, disk))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("storage")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("storage")]
 
 
 def test_threads_when_many_calls_come_then_no_more_than_the_bound_run(tmp_path: Path) -> None:

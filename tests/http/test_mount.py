@@ -80,6 +80,16 @@ async def test_mount_when_nobody_has_the_blob_opens_a_session(registry: Registry
 
 
 @served()
+async def test_anonymous_mount_when_the_blob_was_deleted_everywhere_opens_a_session(
+    registry: Registry,
+) -> None:
+    digest = await registry.push_blob("a/b", b"deleted")
+    assert (await registry.client.delete(f"/v2/a/b/blobs/{digest}")).status_code == 202
+    assert (await mount(registry, "c/d", digest, None)).status_code == 202
+    assert (await registry.client.head(f"/v2/c/d/blobs/{digest}")).status_code == 404
+
+
+@served()
 async def test_mount_when_the_source_has_it_no_more_opens_a_session(registry: Registry) -> None:
     """The blob itself is still there, for another repository: that gives no right to it through this one."""
     digest = await registry.push_blob("a", CONTENT)

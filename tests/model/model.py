@@ -83,8 +83,6 @@ class Model:
     def __init__(self, base: str) -> None:
         self.base = base
         self.repositories: dict[str, Repository] = {}
-        # Blobs stay in the registry when their last repository gives them up: only their collection ends that.
-        self.held: dict[str, bytes] = {}
         self._arrivals = count()
 
     # Uploads.
@@ -105,7 +103,7 @@ class Model:
 
     def mount(self, name: str, digest: str, source: str | None, upload: str) -> Expected:
         """POST with `mount`, and `from` if there is a source. Without one the registry looks everywhere."""
-        known = self.held if source is None else self._blobs(source)
+        known = self._blobs_anywhere() if source is None else self._blobs(source)
         if digest not in known:
             return self.start(name, upload)
         self._ensure(name).blobs[digest] = known[digest]
@@ -152,7 +150,7 @@ class Model:
     def _finished(self, name: str, digest: str, content: bytes) -> Expected:
         if digest != digest_of(content, digest.partition(":")[0]):
             return refusal(400, "DIGEST_INVALID")
-        self._ensure(name).blobs[digest] = self.held[digest] = content
+        self._ensure(name).blobs[digest] = content
         return self._created(name, "blobs", digest)
 
     # Blobs.
@@ -314,6 +312,9 @@ class Model:
 
     def _blobs(self, name: str) -> dict[str, bytes]:
         return self.repositories[name].blobs if name in self.repositories else {}
+
+    def _blobs_anywhere(self) -> dict[str, bytes]:
+        return {digest: blob for held in self.repositories.values() for digest, blob in held.blobs.items()}
 
     def _session(self, name: str, upload: str) -> dict[str, str]:
         last = max(0, len(self.received(name, upload)) - 1)  # the header cannot say that there is nothing

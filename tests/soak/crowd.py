@@ -70,9 +70,9 @@ class Crowd:
         ]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
+        while working := [thread for thread in threads if thread.is_alive()]:
             self.connections_most = max(self.connections_most, connections(self._database))
-            threads[0].join(LOOK_SECONDS)
+            working[0].join(LOOK_SECONDS)
         self._settle()
 
     def finish(self) -> None:
