@@ -47,7 +47,10 @@ CONNECT_SECONDS: Final = 10.0
 _SESSION: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    # Every statement follows indexes from row to row. Plans are made while tables are small, and kept.
     "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "application_name": "registry",
     "statement_timeout": "30s",
     "lock_timeout": "10s",

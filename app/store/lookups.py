@@ -2,7 +2,8 @@
 
 Each question starts from a remembered repository id, so that it touches one partition, and is checked against the
 name in the same statement: an id that is not that repository's any more finds nothing. LIMIT keeps each LATERAL
-query from being merged into a join, which could scan every partition.
+query from being merged into a join, which could scan every partition, or begin at the wrong end: a plan made while the
+tables were small read every manifest of the repository for each tag (3.8 ms for eight of them in place of 0.4).
 """
 
 from __future__ import annotations
@@ -125,22 +126,23 @@ _MANIFEST: Final = (
 
 def _manifests_by_tag() -> Any:
     wanted = _wanted(Text)
+    tag = (
+        select(tags.c.manifest_id)
+        .where(tags.c.repository_id == wanted.c.repository_id, tags.c.name == wanted.c.reference)
+        .limit(literal_column("1"))
+        .lateral("tag")
+    )
     found = (
         select(*_MANIFEST)
-        .select_from(tags)
-        .join(
-            manifests,
-            (manifests.c.repository_id == wanted.c.repository_id) & (manifests.c.id == tags.c.manifest_id),
-        )
         .where(
-            tags.c.repository_id == wanted.c.repository_id,
-            tags.c.name == wanted.c.reference,
+            manifests.c.repository_id == wanted.c.repository_id,
+            manifests.c.id == tag.c.manifest_id,
             _still_named(wanted),
         )
         .limit(literal_column("1"))
         .lateral("found")
     )
-    return select(wanted.c.n, found).select_from(wanted.join(found, true()))
+    return select(wanted.c.n, found).select_from(wanted.join(tag, true()).join(found, true()))
 
 
 def _manifests_by_digest() -> Any:

@@ -58,7 +58,9 @@ CREATE TABLE manifests (
     annotations_bytes integer NOT NULL DEFAULT 0,
     created_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (repository_id, id),
-    CONSTRAINT manifests_digest_key UNIQUE (repository_id, digest)
+    -- The digest first. An index that begins as the primary key does is taken for it while the planner knows nothing of
+    -- the table's size, and then a look-up by id reads all manifests of the repository. So with tags_by_manifest.
+    CONSTRAINT manifests_digest_key UNIQUE (digest, repository_id)
 ) PARTITION BY HASH (repository_id);
 ALTER SEQUENCE manifests_id_seq OWNED BY manifests.id;
 CREATE INDEX manifests_by_subject ON manifests (repository_id, subject_digest, id) WHERE subject_digest IS NOT NULL;
@@ -105,7 +107,7 @@ CREATE TABLE tags (
     PRIMARY KEY (repository_id, name),
     FOREIGN KEY (repository_id, manifest_id) REFERENCES manifests (repository_id, id) ON DELETE CASCADE
 ) PARTITION BY HASH (repository_id);
-CREATE INDEX tags_by_manifest ON tags (repository_id, manifest_id);
+CREATE INDEX tags_by_manifest ON tags (manifest_id, repository_id);
 
 -- An upload session: any process continues it. `writer` is the request that may append now; a request that finds
 -- another one's mark takes over with a copy of the first `size` bytes under a key of its own, so that bytes of two
