@@ -19,7 +19,7 @@ TAGS_PER_PUT_MAX: Final = 64
 # Bytes that a download reads from storage at a time: its memory stays near two of them.
 BLOCK_BYTES: Final = 1024 * 1024
 # Bytes of an upload that are gathered before they are hashed and stored, if they come in smaller pieces.
-UPLOAD_BLOCK_BYTES: Final = 256 * 1024
+UPLOAD_BLOCK_BYTES: Final = 512 * 1024
 # Below this a hash is computed on the event loop: a hand-over to a thread costs about as much as 64 KiB of SHA-256.
 INLINE_HASH_BYTES_MAX: Final = 64 * 1024
 # How long a request's body may make no progress, and the rate that counts as progress: a connection costs little,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # What may wait to be read before the client is held up.
-UNREAD_BYTES_MAX: Final = 256 * 1024
+UNREAD_BYTES_MAX: Final = 512 * 1024
 # A client that is being sent to must take this much in this time.
 STALL_SECONDS: Final = 60.0
 STALL_BYTES: Final = 64 * 1024
