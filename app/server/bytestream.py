@@ -1,7 +1,7 @@
 """A client's bytes, over TCP, TLS or a Unix socket: what has come and nobody has read, and what is still to be sent.
 
-In the place of asyncio's streams, which hand out 64 KiB at most and copy them twice: uploads took a fifth more
-processor time with them. Both directions are bounded. A client that takes nothing of what it asked for is cut off.
+In the place of asyncio's streams, which copy everything twice and hand out what they were asked for, not what is there.
+Both directions are bounded. A client that takes nothing of what it asked for is cut off.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class ByteStream(asyncio.Protocol):
             raise ConnectionResetError("the client is gone")
         self._transport.write(data)
         if not self._writable.is_set():
-            await self._sent()
+            await self._until(self._writable)
+            if self.is_lost:
+                raise ConnectionResetError("the client is gone")
 
     def end(self) -> None:
         """Say that nothing more will be sent, where the transport can say so."""
@@ -94,29 +96,15 @@ class ByteStream(asyncio.Protocol):
     async def close(self) -> None:
         """As `shut`; returns when it is done."""
         self._transport.close()
-        if not self.is_lost:
-            await self._sent_all()
+        await self._until(self._lost)
 
-    async def _sent(self) -> None:
-        """Wait until there is room again, as long as the client takes something."""
+    async def _until(self, event: asyncio.Event) -> None:
+        """Wait for `event`, which the loss of the connection sets, too; cut a client off that takes next to nothing."""
         unsent = self._transport.get_write_buffer_size()
-        while not await self._within_patience(self._writable):
-            unsent, before = self._transport.get_write_buffer_size(), unsent
-            self._give_up_unless(before - unsent)
-        if self.is_lost:
-            raise ConnectionResetError("the client is gone")
-
-    async def _sent_all(self) -> None:
-        unsent = self._transport.get_write_buffer_size()
-        while not await self._within_patience(self._lost):
+        while not await self._within_patience(event):
             unsent, before = self._transport.get_write_buffer_size(), unsent
             if before - unsent < STALL_BYTES:
                 self.abort()
-
-    def _give_up_unless(self, taken_bytes: int) -> None:
-        if taken_bytes < STALL_BYTES:
-            self.abort()
-            raise ConnectionResetError("the client takes nothing of what it asked for")
 
     async def _within_patience(self, event: asyncio.Event) -> bool:
         try:

@@ -14,6 +14,7 @@ from hypercorn.config import Config
 
 from app.server.bytestream import ByteStream
 from app.server.connections import Connection
+from app.server.http1 import HEAD_BYTES_MAX
 from app.server.http2 import ServerContext
 from app.server.sockets import BACKLOG
 
@@ -27,7 +28,6 @@ KEEP_ALIVE_SECONDS: Final = 75.0
 # After the goodbye: long enough for a request that a client has already sent on an idle connection.
 GOODBYE_SECONDS: Final = 0.5
 TLS_HANDSHAKE_SECONDS: Final = 60.0
-HEADER_BYTES_MAX: Final = 64 * 1024
 
 _log = logging.getLogger("registry.server")
 
@@ -128,8 +128,7 @@ def _config() -> Config:
     config.errorlog = _log
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = sys.maxsize
-    config.h2_max_header_list_size = HEADER_BYTES_MAX
-    config.read_timeout = None
+    config.h2_max_header_list_size = HEAD_BYTES_MAX
     config.max_app_queue_size = 10
     return config
 
