@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.config import load
 from app.runtime.metrics import Metrics
 from app.server import choices
-from app.wiring import Assembly, assemble
+from app.wiring.serving import Assembly, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

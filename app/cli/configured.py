@@ -11,7 +11,7 @@ from app.cli.settings import command_line, loaded, refuse_unserved
 from app.domain.errors import RegistryError
 from app.server import choices, supervisor
 from app.store import migrate
-from app.wiring import target_of
+from app.wiring.parts import target_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,15 +29,19 @@ def serve(config: Path | None) -> None:
     doors = choices.open_doors(settings)
     try:
         try:
-            asyncio.run(_refuse_pending(target_of(settings), command_line("database migrate up", config)))
+            asyncio.run(refuse_pending(target_of(settings), command_line("database migrate up", config)))
         except RegistryError as error:
             raise Failure(str(error)) from error
-        supervisor.run(supervisor.Site(settings, doors, ready=lambda: tell_ready(doors.url)))
+        supervisor.run(
+            supervisor.Site(
+                settings, doors, ready=lambda: tell_ready(doors.url), collecting=choices.collecting(settings)
+            )
+        )
     finally:
         doors.close()
 
 
-async def _refuse_pending(target: Target, remedy: str) -> None:
+async def refuse_pending(target: Target, remedy: str) -> None:
     """Raise Failure if the database lacks a migration. One that a newer release has migrated will do."""
     if not await migrate.is_current(target):
         raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")

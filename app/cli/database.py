@@ -13,7 +13,7 @@ from app.cli.settings import config_argument, loaded
 from app.domain.errors import RegistryError
 from app.store import migrate
 from app.store.migrate import PARTITIONS_DEFAULT
-from app.wiring import target_of
+from app.wiring.parts import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -63,7 +63,13 @@ def serve(data: Path) -> None:
         refuse_unserved(settings)
         _migrate(target)
         supervisor.run(
-            supervisor.Site(settings, doors, ready=partial(_tell_ready, doors, root), trouble=trouble)
+            supervisor.Site(
+                settings,
+                doors,
+                ready=partial(_tell_ready, doors, root),
+                trouble=trouble,
+                collecting=choices.collecting(settings),
+            )
         )
 
 
@@ -94,7 +100,7 @@ def _with_database(settings: Settings, address: Address) -> Settings:
 
 def _own_target(settings: Settings) -> Target:
     # The whole registry comes with it, which the usual local start does without: it takes half a second.
-    from app.wiring import target_of  # noqa: PLC0415
+    from app.wiring.parts import target_of  # noqa: PLC0415
 
     return target_of(settings)
 
@@ -118,7 +124,7 @@ def _trouble(server: EmbeddedPostgres) -> str:
 
 def _tell_ready(doors: Doors, root: Path) -> None:
     more = f"data in {root}"
-    if doors.main.path is None:
+    if doors.main is not None and doors.main.path is None:
         host, _, port = doors.main.name.rpartition(":")
         host = "localhost" if host in {"0.0.0.0", "[::]"} else host  # noqa: S104  (compared, not bound)
         more += f"; try: docker push {host}:{port}/hello:latest"

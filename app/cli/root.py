@@ -16,6 +16,8 @@ _COMMANDS: Final = {
     "serve": "Serve the registry until it is told to stop.",
     "config": "Look at a configuration file.",
     "database": "Look after the metadata database.",
+    "gc": "Look at garbage collection, or have it wait and go on.",
+    "fsck": "Check that nothing is lost, leaked or damaged.",
 }
 
 

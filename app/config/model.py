@@ -54,7 +54,7 @@ class Settings(Section):
     policy: Policy = section(Policy, "What may be pushed.")
     health: Health = section(Health, "What `/debug/health` watches.")
     auth: Auth = section(Auth, "Access control.")
-    gc: Gc = section(Gc, "Online garbage collection.", status=LATER)
+    gc: Gc = section(Gc, "Online garbage collection.")
     redis: Redis = section(Redis, "Redis.", status=LATER)
     notifications: Notifications = section(Notifications, "Webhooks.", status=LATER)
     proxy: Proxy = section(Proxy, "Pull-through cache.", status=LATER, note=REFUSED)

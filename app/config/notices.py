@@ -24,6 +24,7 @@ def notices(settings: Settings, tree: Mapping[str, Any]) -> Iterator[str]:
     yield from _idle(settings, "", NO_FACTS)
     yield from _unitless(tree, type(settings), "")
     yield from _database(settings)
+    yield from _collection(settings)
 
 
 def _idle(part: Section, path: str, above: Facts) -> Iterator[str]:
@@ -77,3 +78,13 @@ def _database(settings: Settings) -> Iterator[str]:
         yield "database.host: not set; `registry serve` needs it, because the metadata is kept in PostgreSQL"
     elif "enabled" in database.model_fields_set and database.enabled == "false":
         yield "database.enabled: false has no effect; the metadata is always kept in PostgreSQL"
+
+
+def _collection(settings: Settings) -> Iterator[str]:
+    gc = settings.gc
+    if (
+        gc.reviewafter is not None
+        and gc.review_delay_seconds != gc.reviewafter.seconds
+        and not gc.shortdelays
+    ):
+        yield "gc.reviewafter: shorter than a push, which relies on what it was told exists; 10m is used"

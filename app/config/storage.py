@@ -71,8 +71,12 @@ class UploadPurging(Section):
 
     enabled: Flag = setting("Remove uploads that were given up.", default=True)
     age: Duration = setting("How old they must be.", default=span("168h"))
-    interval: Duration = setting("How often to look.", default=span("24h"))
-    dryrun: Flag = setting("Only say what would be removed.", default=False)
+    interval: Duration = setting(
+        "How often to look; here the collectors look when the oldest is due.",
+        default=span("24h"),
+        status=Status.IGNORED,
+    )
+    dryrun: Flag = setting("Remove nothing; `registry gc plan` says what would be removed.", default=False)
 
 
 class ReadOnly(Section):
@@ -84,7 +88,7 @@ class ReadOnly(Section):
 class Maintenance(Section):
     """`storage.maintenance`."""
 
-    uploadpurging: UploadPurging = section(UploadPurging, "Removal of old uploads.", status=Status.LATER)
+    uploadpurging: UploadPurging = section(UploadPurging, "Removal of old uploads.")
     readonly: ReadOnly = section(ReadOnly, "Read-only mode.")
 
 

@@ -28,11 +28,15 @@ PONG: Final = "pong"
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do. `settings` is JSON; `listener` is a descriptor; `metrics` is a directory or nothing."""
+    """What a worker is to do. `settings` is JSON; `metrics` is a directory or nothing.
+
+    `wiring` is the module that builds what it runs: the API, on `listener`, a descriptor, or the collectors, if there
+    is none.
+    """
 
     place: int
     settings: str
-    listener: int
+    listener: int | None
     metrics: str
     wiring: str
 

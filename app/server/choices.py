@@ -17,20 +17,23 @@ from app.server.tls import server_context
 if TYPE_CHECKING:
     from app.config import Settings
 
+# The module that builds the collectors.
+COLLECTING: Final = "app.wiring.collection"
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
 class Doors:
-    """Where requests come in: the API's address and, if there is one, the debug server's."""
+    """Where requests come in: the API's address, if it is served, and, if there is one, the debug server's."""
 
-    main: Listeners
+    main: Listeners | None
     debug: Listeners | None
     url: str
 
     def close(self) -> None:
         """Close both."""
-        self.main.close()
+        if self.main is not None:
+            self.main.close()
         if self.debug is not None:
             self.debug.close()
 
@@ -46,12 +49,28 @@ def open_doors(settings: Settings) -> Doors:
         main = listen_tcp(http.address, worker_count(settings))
         url = f"{scheme}://{main.name}"
     try:
-        address = http.debug.address
-        debug = listen_tcp(address, key="http.debug.addr") if address is not None else None
+        debug = open_debug_door(settings)
     except BaseException:
         main.close()
         raise
     return Doors(main, debug, url)
+
+
+def open_debug_door(settings: Settings) -> Listeners | None:
+    """Listen where health and metrics are asked for, if anywhere. Raises ServerError."""
+    address = settings.http.debug.address
+    return listen_tcp(address, key="http.debug.addr") if address is not None else None
+
+
+def collecting(settings: Settings) -> str | None:
+    """The module that builds the collectors that work beside the API. None: there are to be none.
+
+    Of what is kept in memory only the process that keeps it could delete anything.
+    """
+    read_only = settings.storage.maintenance.readonly.enabled
+    if settings.gc.disabled or read_only or settings.storage.driver == "inmemory":
+        return None
+    return COLLECTING
 
 
 def worker_count(settings: Settings) -> int:

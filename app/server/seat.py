@@ -46,9 +46,9 @@ class Seat:
         self._reason = ""
 
     @property
-    def number(self) -> int:
-        """What people call it, counted from 1."""
-        return self._order.place + 1
+    def name(self) -> str:
+        """What people call who sits here; workers are counted from 1."""
+        return "collectors" if self._order.listener is None else f"worker {self._order.place + 1}"
 
     async def keep(self) -> None:
         """Keep a worker here until `stop`. Raises ServerError if the first one does not get to serve."""
@@ -67,7 +67,7 @@ class Seat:
                 raise ServerError(f"the registry cannot start: {reason}")
             lived = asyncio.get_running_loop().time() - began
             delay = 0.0 if lived >= STEADY_SECONDS else _longer(delay)
-            _log.error("worker %d ended: %s; the next one starts in %g seconds", self.number, reason, delay)
+            _log.error("%s ended: %s; the next one starts in %g seconds", self.name, reason, delay)
             await self._pause(delay)
 
     def stop(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class Seat:
             async for message in channel.messages():
                 if message.word == READY:
                     timer.cancel()
-                    _log.info("worker %d (process %d) is ready", self.number, process.pid)
+                    _log.info("%s (process %d) is ready", self.name, process.pid)
                     self.ready.set()
                 elif message.word == PONG:
                     self._pong.set()
@@ -135,9 +135,10 @@ class Seat:
         root = str(Path(app.__file__).parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "app.server.worker"),
+            # The name is for whoever looks at the list of processes.
+            *(sys.executable, "-P", "-m", "app.server.worker", self.name),
             stdin=channel.fileno(),
-            pass_fds=(self._order.listener,),
+            pass_fds=() if self._order.listener is None else (self._order.listener,),
             env={**os.environ, "PYTHONPATH": path},
             # Ctrl-C in a terminal is for the supervisor alone.
             start_new_session=True,

@@ -24,7 +24,7 @@ from app.server.manner import Manner
 from app.server.seat import Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator
 
     from app.config import Settings
     from app.server.choices import Doors
@@ -45,15 +45,18 @@ class Site:
     """What is run: the settings, the sockets made from them, and who is told of what.
 
     `ready` is called once, when every worker serves. `trouble` is asked now and then whether something that the
-    registry cannot do without is gone; the sentence that it answers ends the registry. `wiring` is the module that
-    builds the registry in the workers.
+    registry cannot do without is gone; the sentence that it answers ends the registry. `doors` is None where the
+    API is not served. The modules build what runs: the API in the workers, the collectors in a process of their own,
+    if `collecting` is given, and the checks in the supervisor's.
     """
 
     settings: Settings
     doors: Doors
     ready: Callable[[], None]
     trouble: Callable[[], str] = field(default=_nothing_wrong)
-    wiring: str = "app.wiring"
+    serving: str = "app.wiring.serving"
+    collecting: str | None = None
+    checks: str = "app.wiring.checks"
 
 
 def run(site: Site) -> None:
@@ -78,20 +81,16 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._over = asyncio.Event()
         self._hurried = False
-        settings = site.settings.model_dump_json()
-        self._seats = [
-            Seat(
-                Order(
-                    place=place,
-                    settings=settings,
-                    listener=site.doors.main.of(place).fileno(),
-                    metrics=str(metrics or ""),
-                    wiring=site.wiring,
-                ),
-                left=self._forget,
-            )
-            for place in range(choices.worker_count(site.settings))
+        self._settings = site.settings.model_dump_json()
+        main = site.doors.main
+        workers = 0 if main is None else choices.worker_count(site.settings)
+        self._workers = [
+            self._seat(place, site.serving, main.of(place).fileno())
+            for place in range(workers)
+            if main is not None
         ]
+        self._collectors = None if site.collecting is None else self._seat(workers, site.collecting, None)
+        self._seats = self._workers if self._collectors is None else [*self._workers, self._collectors]
 
     async def run(self) -> None:
         """Serve until a signal comes and everything has ended."""
@@ -109,6 +108,10 @@ class Supervisor:
         if self._hurried:
             raise ServerError("stopped at once, as the second signal asked: requests under way were cut off")
 
+    def _seat(self, place: int, wiring: str, listener: int | None) -> Seat:
+        metrics = str(self._metrics or "")
+        return Seat(Order(place, self._settings, listener, metrics, wiring), left=self._forget)
+
     def _signalled(self) -> None:
         if self._stopping.is_set():
             self._hurried = True
@@ -119,7 +122,8 @@ class Supervisor:
     def _stop(self) -> None:
         _log.info("stopping")
         # Ours first: a connection that comes between the last worker's close and ours would wait for nobody.
-        self._site.doors.main.close()
+        if self._site.doors.main is not None:
+            self._site.doors.main.close()
         for seat in self._seats:
             seat.stop(choices.drain_seconds(self._site.settings))
 
@@ -161,8 +165,12 @@ class Supervisor:
         from app.server.serving import serve  # noqa: PLC0415
 
         settings = self._site.settings
-        checks: Mapping[str, Any] = importlib.import_module(self._site.wiring).checks(settings)
-        health = Health({**checks, "workers": self._check_workers, "shutdown": self._check_shutdown})
+        checks: dict[str, Any] = dict(importlib.import_module(self._site.checks).checks(settings))
+        if self._workers:
+            checks["workers"] = self._check_workers
+        if self._collectors is not None:
+            checks["collectors"] = self._check_collectors
+        health = Health({**checks, "shutdown": self._check_shutdown})
         path = settings.http.debug.metrics_path
         pages = {path: Scrape(self._metrics)} if path is not None and self._metrics is not None else {}
         app = debug_app(health.failures, pages)
@@ -173,13 +181,20 @@ class Supervisor:
         """A worker that is being replaced is no trouble; one that hangs is, and so is having none."""
         if self._stopping.is_set():
             return
-        serving = [seat for seat in self._seats if seat.ready.is_set()]
+        serving = [seat for seat in self._workers if seat.ready.is_set()]
         if not serving:
             raise ServerError("no worker process is serving")
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(seat.answers()) for seat in serving]
         if silent := sum(not answer.result() for answer in answers):
-            raise ServerError(f"{silent} of {len(self._seats)} worker processes do not answer")
+            raise ServerError(f"{silent} of {len(self._workers)} worker processes do not answer")
+
+    async def _check_collectors(self) -> None:
+        seat = self._collectors
+        if self._stopping.is_set() or seat is None or not seat.ready.is_set():
+            return
+        if not await seat.answers():
+            raise ServerError("the collectors' process does not answer")
 
     async def _check_shutdown(self) -> None:
         if self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""A worker process: builds the registry and serves it on the socket that it was handed.
+"""A worker process: builds the registry and serves it on the socket that it was handed, or runs the collectors.
 
 Its only master is the supervisor: signals that a terminal or a service manager sends to everybody at once do
 nothing here, and when the supervisor is gone, for whatever reason, the worker finishes its requests and goes too.
@@ -24,9 +24,9 @@ import uvloop
 
 from app.config import Settings
 from app.runtime import metrics
+from app.runtime.gc_metrics import GcMetrics
 from app.server import choices
 from app.server.channel import DRAIN, FAILED, LINE_BYTES_MAX, PING, PONG, READY, Channel
-from app.server.serving import serve
 
 if TYPE_CHECKING:
     from app.server.channel import Order
@@ -53,7 +53,12 @@ async def _work(supervisor: socket.socket) -> int:
     choices.configure_logs(settings)
     _outlive_by(choices.drain_seconds(settings) + CLOSE_SECONDS + 1)
     try:
-        await _serve(order, settings, channel)
+        if order.metrics:
+            metrics.share(Path(order.metrics), order.place)
+        if order.listener is None:
+            await _collect(order, settings, channel)
+        else:
+            await _serve(order, order.listener, settings, channel)
     except Exception as error:  # noqa: BLE001  (the supervisor is who can do something about it)
         _log.debug("the worker failed", exc_info=error)
         channel.say(FAILED, str(error) or type(error).__name__)
@@ -62,16 +67,17 @@ async def _work(supervisor: socket.socket) -> int:
     return 0
 
 
-async def _serve(order: Order, settings: Settings, channel: Channel) -> None:
+async def _serve(order: Order, listener: int, settings: Settings, channel: Channel) -> None:
+    # With it comes all of the HTTP server, which the collectors have no use for.
+    from app.server.serving import serve  # noqa: PLC0415
+
     manner = choices.manner(settings)
-    if order.metrics:
-        metrics.share(Path(order.metrics), order.place)
     assembly = await importlib.import_module(order.wiring).assemble(settings, metrics.Metrics())
     stopped = asyncio.create_task(_obey(channel))
     try:
         await serve(
             assembly.app,
-            [socket.socket(fileno=order.listener)],
+            [socket.socket(fileno=listener)],
             manner,
             stop=lambda: asyncio.wait([stopped]),
             started=lambda: channel.say(READY),
@@ -79,8 +85,26 @@ async def _serve(order: Order, settings: Settings, channel: Channel) -> None:
     finally:
         async with asyncio.timeout(CLOSE_SECONDS):
             await assembly.close()
-    if order.metrics and not stopped.result():
-        # Nobody else is left to do it.
+    _tidy(order, stopped)
+
+
+async def _collect(order: Order, settings: Settings, channel: Channel) -> None:
+    crew = await importlib.import_module(order.wiring).open_crew(settings, GcMetrics())
+    stopped = asyncio.create_task(_obey(channel))
+    stopping = asyncio.Event()
+    stopped.add_done_callback(lambda _: stopping.set())
+    channel.say(READY)
+    try:
+        await crew.run(stopping)
+    finally:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await crew.close()
+    _tidy(order, stopped)
+
+
+def _tidy(order: Order, stopped: asyncio.Task[bool]) -> None:
+    """Where the supervisor is gone, nobody else is left to remove what the processes count in."""
+    if order.metrics and stopped.done() and not stopped.result():
         shutil.rmtree(order.metrics, ignore_errors=True)
 
 

@@ -31,7 +31,7 @@ from app.domain.limits import (
 from app.store.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from app.store.pool import Held
     from app.store.statements import Statement
@@ -162,10 +162,18 @@ class Connection:
 class Database:
     """The database as the requests of one process see it. `open` makes it, `close` gives every connection back."""
 
-    def __init__(self, pool: Pool, *, wrapped: bool, timings: Timings | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        wrapped: bool,
+        timings: Timings | None = None,
+        local: Mapping[str, str] | None = None,
+    ) -> None:
         self._pool = pool
         self._wrapped = wrapped
         self._timings = timings
+        self._local = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in (local or {}).items())
         self._quiet_until = 0.0
 
     @classmethod
@@ -179,18 +187,21 @@ class Database:
         prepared_statements: bool = True,
         queue_seconds: float = 5.0,
         answer_seconds: float = DATABASE_ANSWER_SECONDS_MAX,
+        session: Mapping[str, str] | None = None,
         timings: Timings | None = None,
     ) -> Database:
         """Connect. Raises Unavailable if the server cannot be reached.
 
-        `prepared_statements` is off behind PgBouncer in transaction mode, which also refuses our session settings.
+        `session` are settings of the server beside our own. `prepared_statements` is off behind PgBouncer in
+        transaction mode, which also refuses settings at the start of a session: our own are left out then, and those
+        of `session` are set in each transaction.
         """
 
         async def connect() -> Any:
             raw: Any = await asyncpg.connect(
                 **target.arguments(),
                 statement_cache_size=1024 if prepared_statements else 0,
-                server_settings=_SESSION if prepared_statements else None,
+                server_settings={**_SESSION, **(session or {})} if prepared_statements else None,
             )
             _notice_silence(raw)
             return raw
@@ -207,7 +218,8 @@ class Database:
             await pool.open()
         except (*_LOST, asyncpg.PostgresError) as error:
             raise Unavailable(_LOST_WORDS) from error
-        return cls(pool, wrapped=not prepared_statements, timings=timings)
+        local = None if prepared_statements else session
+        return cls(pool, wrapped=not prepared_statements, timings=timings, local=local)
 
     async def close(self) -> None:
         """Give back every connection; those still in use are waited for."""
@@ -252,7 +264,7 @@ class Database:
         connection = Connection(held.raw, self._timings)
         try:
             if self._wrapped:
-                found = await _in_transaction(held.raw, work, connection)
+                found = await _in_transaction(held.raw, work, connection, self._local)
             else:
                 found = await work(connection)
         except BaseException as error:
@@ -317,13 +329,17 @@ def _of_constraint(error: asyncpg.ForeignKeyViolationError) -> RegistryError:
     return Unavailable("something that this request needs was removed meanwhile; try again")
 
 
-async def _in_transaction(raw: Any, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+async def _in_transaction(
+    raw: Any, work: Callable[[Connection], Awaitable[T]], connection: Connection, settings: str
+) -> T:
     """`work` in a transaction, which ends with its connection if the server cannot be asked to end it."""
     transaction = raw.transaction()
     ended = False
     try:
         await transaction.start()
         try:
+            if settings:
+                await raw.execute(settings)
             found = await work(connection)
         except Exception:
             await transaction.rollback()

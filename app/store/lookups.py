@@ -171,6 +171,7 @@ def _blobs_by_digest() -> Any:
         )
         .where(
             blobs.c.digest == wanted.c.reference,
+            blobs.c.storage_key.is_not(None),
             select(1)
             .where(
                 repository_blobs.c.repository_id == wanted.c.repository_id,

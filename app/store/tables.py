@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, JSON, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BYTEA, INTERVAL, JSON, JSONB, TIMESTAMP
 
 METADATA: Final = MetaData()
 _MOMENT: Final = TIMESTAMP(timezone=True)
@@ -37,7 +37,7 @@ blobs: Final = Table(
     METADATA,
     Column("digest", BYTEA, primary_key=True),
     Column("size", BigInteger, nullable=False),
-    Column("storage_key", Text, nullable=False),
+    Column("storage_key", Text),
     Column("created_at", _MOMENT, nullable=False),
 )
 repository_blobs: Final = Table(
@@ -120,4 +120,33 @@ gc_storage_deletions: Final = Table(
     Column("not_before", _MOMENT, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("created_at", _MOMENT, nullable=False),
+)
+gc_review_after_defaults: Final = Table(
+    "gc_review_after_defaults",
+    METADATA,
+    Column("event", Text, primary_key=True),
+    Column("value", INTERVAL, nullable=False),
+)
+gc_control: Final = Table(
+    "gc_control",
+    METADATA,
+    Column("only_row", Boolean, primary_key=True),
+    Column("is_paused", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("changed_at", _MOMENT, nullable=False),
+)
+gc_receipts: Final = Table(
+    "gc_receipts",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("digest", BYTEA),
+    Column("repository_id", BigInteger),
+    Column("repository", Text),
+    Column("event", Text, nullable=False),
+    Column("suspected_at", _MOMENT, nullable=False),
+    Column("bytes", BigInteger),
+    Column("storage_key", Text),
+    Column("deleted_at", _MOMENT, nullable=False),
+    Column("removed_at", _MOMENT),
 )

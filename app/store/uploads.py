@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlalchemy import bindparam, delete, func, insert, null, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, null, select, text, update
 from sqlalchemy.dialects.postgresql import BYTEA, INTERVAL
 from sqlalchemy.dialects.postgresql import UUID as PGUUID
 from sqlalchemy.types import BigInteger, SmallInteger, Text
@@ -99,7 +99,8 @@ INTEND: Final = Statement(
     )
     .returning(gc_storage_deletions.c.storage_key),
 )
-# The tombstone first: where it is gone its object is gone, and the session must not be given that key.
+# The tombstone first: where it is gone, or taken by a collector, so is its object, and the session must not be given
+# that key.
 _adopting = (
     select(blob_uploads.c.id)
     .where(blob_uploads.c.id == bindparam("upload"), blob_uploads.c.writer == bindparam("mine", type_=PGUUID))
@@ -109,7 +110,9 @@ _adopting = (
 _exchanged = (
     update(gc_storage_deletions)
     .where(
-        gc_storage_deletions.c.storage_key == bindparam("key", type_=Text), select(_adopting.c.id).exists()
+        gc_storage_deletions.c.storage_key == bindparam("key", type_=Text),
+        gc_storage_deletions.c.attempts == literal_column("0"),
+        select(_adopting.c.id).exists(),
     )
     .values(storage_key=bindparam("old_key", type_=Text), size=bindparam("old_size", type_=BigInteger))
     .returning(gc_storage_deletions.c.storage_key)

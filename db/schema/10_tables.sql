@@ -19,11 +19,12 @@ CREATE TABLE repositories (
 CREATE INDEX repositories_catalog ON repositories (path) WHERE has_tags;
 
 -- A blob is bytes that a registry holds once, whoever pushed them. `storage_key` names the one object (I2); a second
--- upload of the same digest has a key of its own, which becomes a tombstone (I3).
+-- upload of the same digest has a key of its own, which becomes a tombstone (I3). Null: its object was lost (fsck), so
+-- that it counts as absent until somebody pushes it again.
 CREATE TABLE blobs (
     digest      bytea NOT NULL PRIMARY KEY CHECK (length(digest) IN (33, 65)),
     size        bigint NOT NULL CHECK (size >= 0),
-    storage_key text NOT NULL,
+    storage_key text,
     created_at  timestamptz NOT NULL DEFAULT now()
 ) PARTITION BY HASH (digest);
 

@@ -11,7 +11,7 @@ CREATE TABLE gc_review_after_defaults (
 INSERT INTO gc_review_after_defaults (event, value)
 SELECT event, interval '24 hours'
 FROM unnest(ARRAY['blob_upload', 'manifest_upload', 'manifest_delete', 'layer_delete', 'manifest_list_delete',
-                  'tag_delete', 'tag_switch', 'subject_delete', 'touch']) AS event;
+                  'tag_delete', 'tag_switch', 'subject_delete', 'touch', 'sweep']) AS event;
 
 CREATE TABLE gc_blob_review_queue (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -43,7 +43,7 @@ CREATE TABLE gc_storage_deletions (
     digest      bytea,
     size        bigint,
     reason      text NOT NULL CHECK (reason IN ('blob_unused', 'upload_duplicate', 'upload_cancelled',
-                                                'upload_rejected', 'upload_taken_over', 'upload_expired')),
+                                                'upload_rejected', 'upload_taken_over', 'upload_expired', 'orphan')),
     not_before  timestamptz NOT NULL,
     attempts    integer NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL DEFAULT now()

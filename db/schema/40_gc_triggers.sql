@@ -9,7 +9,8 @@
 --               loses an index that has it as child       → manifest_list_delete
 --               loses its subject                         → subject_delete
 --
--- `touch` has no trigger: whoever tells a client that something exists appends it (functions file).
+-- Two events have no trigger: `touch`, which whoever tells a client that something exists appends (functions file), and
+-- `sweep`, which an operator's `registry gc suspect` appends for what is unused and not suspect.
 --
 -- All are AFTER … FOR EACH STATEMENT with a transition table: one INSERT … SELECT per statement, however many rows.
 -- They fire for statements on the parents and for the statements that foreign keys run on their behalf.

@@ -25,7 +25,7 @@ $$;
 -- The answer to a HEAD that a push relies on. False: it is gone, the client must be told so.
 CREATE FUNCTION keep_blob(p_digest bytea) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM 1 FROM blobs WHERE digest = p_digest FOR KEY SHARE;
+    PERFORM 1 FROM blobs WHERE digest = p_digest AND storage_key IS NOT NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -65,6 +65,7 @@ CREATE FUNCTION finish_upload(p_upload uuid, p_repository bigint, p_writer uuid,
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_key text;
+    v_is_lost boolean;
 BEGIN
     DELETE FROM blob_uploads WHERE id = p_upload AND repository_id = p_repository AND writer = p_writer
     RETURNING storage_key INTO v_key;
@@ -74,10 +75,16 @@ BEGIN
     LOOP
         INSERT INTO blobs (digest, size, storage_key) VALUES (p_digest, p_size, v_key) ON CONFLICT DO NOTHING;
         EXIT WHEN FOUND;
-        PERFORM 1 FROM blobs WHERE digest = p_digest FOR KEY SHARE;
+        SELECT storage_key IS NULL INTO v_is_lost FROM blobs WHERE digest = p_digest FOR KEY SHARE;
         IF FOUND THEN
-            INSERT INTO gc_storage_deletions (storage_key, digest, size, reason, not_before)
-            VALUES (v_key, p_digest, p_size, 'upload_duplicate', now());
+            IF v_is_lost THEN
+                UPDATE blobs SET storage_key = v_key WHERE digest = p_digest AND storage_key IS NULL;
+                v_is_lost := FOUND;  -- otherwise another upload was faster
+            END IF;
+            IF NOT v_is_lost THEN
+                INSERT INTO gc_storage_deletions (storage_key, digest, size, reason, not_before)
+                VALUES (v_key, p_digest, p_size, 'upload_duplicate', now());
+            END IF;
             PERFORM gc_touch_blob(p_digest);
             EXIT;
         END IF;
@@ -92,7 +99,7 @@ $$;
 CREATE FUNCTION mount_blob(p_source bigint, p_target bigint, p_digest bytea) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM 1 FROM blobs WHERE digest = p_digest FOR KEY SHARE;
+    PERFORM 1 FROM blobs WHERE digest = p_digest AND storage_key IS NOT NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -138,6 +145,7 @@ DECLARE
     v_repository bigint;
     v_manifest bigint;
     v_created boolean := false;
+    v_lost bytea[];
 BEGIN
     -- The repository stays, and a concurrent "last tag is gone" waits until our tag is there to be seen.
     LOOP
@@ -152,16 +160,22 @@ BEGIN
     END LOOP;
 
     -- One sorted pre-lock; as a LATERAL probe it prunes to one partition per digest in any plan mode.
-    PERFORM 1 FROM (SELECT d FROM unnest(p_blobs) AS d ORDER BY d) AS wanted
-        CROSS JOIN LATERAL (SELECT FROM blobs AS b WHERE b.digest = wanted.d FOR KEY SHARE) AS locked;
+    -- FILTER, not WHERE, which would keep rows from being locked.
+    SELECT array_agg(locked.digest) FILTER (WHERE locked.storage_key IS NULL) INTO v_lost
+    FROM (SELECT d FROM unnest(p_blobs) AS d ORDER BY d) AS wanted
+    CROSS JOIN LATERAL (SELECT b.digest, b.storage_key FROM blobs AS b WHERE b.digest = wanted.d FOR KEY SHARE)
+        AS locked;
     -- In a new statement: what a concurrent unlink or collector removed while we waited is not there any more.
     -- OFFSET 0 keeps it one probe per digest: as a join it may read every link of a large repository.
     SELECT array_agg(d) INTO missing_blobs FROM unnest(p_blobs) AS d
-    WHERE NOT EXISTS (SELECT FROM repository_blobs AS r
-                      WHERE r.repository_id = v_repository AND r.blob_digest = d OFFSET 0);
+    WHERE d = ANY (v_lost)
+        OR NOT EXISTS (SELECT FROM repository_blobs AS r
+                       WHERE r.repository_id = v_repository AND r.blob_digest = d OFFSET 0);
 
+    -- The subject too: were it deleted meanwhile, unseen by its deletion we would be reviewed while it still seems there.
     PERFORM 1 FROM manifests WHERE repository_id = v_repository
-        AND digest = ANY (p_children || p_optional_children || p_digest) ORDER BY id FOR KEY SHARE;
+        AND digest = ANY (p_children || p_optional_children || p_digest || p_subject_digest)
+        ORDER BY id FOR KEY SHARE;
     SELECT array_agg(d) INTO missing_children FROM unnest(p_children) AS d
     WHERE NOT EXISTS (SELECT FROM manifests AS m WHERE m.repository_id = v_repository AND m.digest = d OFFSET 0);
 

@@ -3,7 +3,8 @@
 Run as a module it is a nursery: it imports everything once and then, for each order on its standard input, forks a
 process that serves at once. On its standard output it tells of their births and deaths, a line of JSON each.
 
-A victim is assembled by `app.wiring` and served by `app.server.serving` on a socket of its own, as a worker is.
+A victim is assembled by `app.wiring` and served by `app.server.serving` on a socket of its own, as a worker is. Or it
+runs the collectors that `app.wiring` builds, in the order of a pass, one after the other, until nothing more is due.
 Underneath it are a disk and a database whose every step is counted.
 """
 
@@ -27,14 +28,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from app import store, wiring
+from app import store
 from app.blobs import hashing
-from app.blobs.drivers import DRIVERS
+from app.blobs.drivers import DRIVERS, open_driver
 from app.config import Settings
 from app.runtime.metrics import Metrics
 from app.server import choices
 from app.server.serving import serve
 from app.store.statements import Statement
+from app.wiring import collection, serving
+from gc_workers.passes import full_pass
+from tests.crashes import flaws
 from tests.crashes.disks import CountedDisk, CountedFilesystem, Record
 from tests.crashes.steps import Steps, Strike, count_statements
 
@@ -45,8 +49,24 @@ _BACKLOG: Final = 64
 
 
 @dataclass(frozen=True)
+class Chores:
+    """What a victim collects: those of the collectors that are named in `only`, `limit` things at a time.
+
+    The file `done` appears when nothing more is due. `flaw`: see tests/crashes/flaws.py.
+    """
+
+    only: tuple[str, ...]
+    limit: int
+    done: str
+    flaw: str = ""
+
+
+@dataclass(frozen=True)
 class Order:
-    """A life. `settings` is JSON; `log`, `armed` and `chosen` as for Steps; `record` is a directory."""
+    """A life, which serves unless it has chores.
+
+    `settings` is JSON; `log`, `armed` and `chosen` as for Steps; `record` is a directory.
+    """
 
     settings: str
     root: str
@@ -56,20 +76,25 @@ class Order:
     chosen: int | None = None
     strike: Strike = field(default_factory=Strike)
     skipped: tuple[str, ...] = ()
+    chores: Chores | None = None
 
 
 def live(order: Order) -> None:
-    """Serve. Does not return."""
+    """Serve, or collect. Does not return."""
     steps = Steps(Path(order.log), Path(order.armed), order.chosen, order.strike)
     steps.watch_names(Path(order.root))
     CountedFilesystem.disk = CountedDisk(steps, Record(Path(order.record)), order.skipped)
     DRIVERS["filesystem"] = f"{CountedFilesystem.__module__}:{CountedFilesystem.__qualname__}"
-    uvloop.run(_serve(Settings.model_validate_json(order.settings), steps, order.skipped))
+    settings = Settings.model_validate_json(order.settings)
+    if order.chores is None:
+        uvloop.run(_serve(settings, steps, order.skipped))
+    else:
+        uvloop.run(_collect(settings, steps, order.chores))
 
 
 async def _serve(settings: Settings, steps: Steps, skipped: Collection[str]) -> None:
     choices.configure_logs(settings)
-    assembly = await wiring.assemble(settings, Metrics())
+    assembly = await serving.assemble(settings, Metrics())
     wrapped = not settings.database.preparedstatements
     count_statements(assembly.database, steps, wrapped=wrapped, skipped=skipped)
     listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
@@ -81,6 +106,20 @@ async def _serve(settings: Settings, steps: Steps, skipped: Collection[str]) -> 
         stop=asyncio.Event().wait,
         started=lambda: _say(ready=os.getpid(), port=port),
     )
+
+
+async def _collect(settings: Settings, steps: Steps, chores: Chores) -> None:
+    choices.configure_logs(settings)
+    database = await collection.open_gc_database(settings, None)
+    count_statements(database, steps, wrapped=not settings.database.preparedstatements)
+    driver = open_driver(settings.storage.driver, settings.storage.parameters)
+    found = flaws.put_into(collection.collectors(settings, database, driver), chores.flaw, database, driver)
+    _say(ready=os.getpid(), port=0)
+    chosen = [one for one in found if one.name in chores.only]
+    while sum(tally.taken for tally in await full_pass(chosen, chores.limit)):
+        pass
+    Path(chores.done).touch()
+    await asyncio.Event().wait()
 
 
 def warm() -> None:
@@ -124,8 +163,8 @@ def _bear(line: bytes) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         given: dict[str, Any] = json.loads(line)
-        strike = Strike(**given.pop("strike"))
-        live(Order(strike=strike, **given))
+        strike, chores = Strike(**given.pop("strike")), given.pop("chores")
+        live(Order(strike=strike, chores=chores and Chores(**chores), **given))
     except BaseException:  # noqa: BLE001  (nothing may get past here into the nursery's own loop)
         traceback.print_exc()
     finally:

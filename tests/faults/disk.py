@@ -2,7 +2,8 @@
 
 What it is told are files in the directory that FAULTS names. `read.5.2` makes the next two reads of all processes
 together fail with errno 5; without the last number it is every one, until the file is gone. `write.slow.300` makes
-every write take 300 ms longer. While `read.hang` is there, no read ends.
+every write take 300 ms longer; `sync` is the flush of a file, `directory` that of a directory.
+While `read.hang` is there, no read ends.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class FaultyDisk(Disk):
     def sync_file(self, descriptor: int) -> None:
         self._obey("sync")
         super().sync_file(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        self._obey("directory")
+        super().sync_directory(path)
 
     def _obey(self, call: str) -> None:
         for order in os.listdir(self._orders):  # noqa: PTH208

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import sys
 
-from app import wiring
 from app.blobs.drivers import DRIVERS
 from app.config import load
 from app.server import choices, supervisor
 from app.server.errors import ServerError
+from app.wiring import checks as health
+from app.wiring import collection, serving
 from tests.faults.disk import FaultyFilesystem
 
 DRIVERS["filesystem"] = f"{FaultyFilesystem.__module__}:{FaultyFilesystem.__qualname__}"
-assemble = wiring.assemble
-checks = wiring.checks
+assemble = serving.assemble
+open_crew = collection.open_crew
+checks = health.checks
 
 
 def main() -> None:
@@ -32,7 +34,11 @@ def main() -> None:
             sys.stdout.write(json.dumps(names) + "\n")
             sys.stdout.flush()
 
-        supervisor.run(supervisor.Site(settings, doors, ready=ready, wiring=__spec__.name))
+        name = __spec__.name
+        collecting = name if choices.collecting(settings) else None
+        supervisor.run(
+            supervisor.Site(settings, doors, ready=ready, serving=name, collecting=collecting, checks=name)
+        )
     except ServerError as error:
         sys.exit(str(error))
 

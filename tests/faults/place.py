@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -133,6 +134,11 @@ class Registry:
     def workers(self) -> list[int]:
         return descendants(self.process.pid)
 
+    def collector(self) -> int:
+        """The process that collects, or did last."""
+        found = re.findall(r"collectors \(process (\d+)\) is ready", self.log)
+        return int(found[-1]) if found else 0
+
     def threads(self) -> int:
         """The largest number of threads of a worker."""
         return max(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in self.workers())
@@ -207,15 +213,22 @@ class Registry:
 
 @contextmanager
 def running(
-    cluster: Cluster, directory: Path, root: Path | None = None, queue_seconds: float = QUEUE_SECONDS
+    cluster: Cluster,
+    directory: Path,
+    root: Path | None = None,
+    queue_seconds: float = QUEUE_SECONDS,
+    collecting: dict[str, Any] | None = None,
 ) -> Iterator[Registry]:
-    """A registry with its objects in `root`, and everything else of it in `directory`."""
+    """A registry with its objects in `root`, and everything else of it in `directory`.
+
+    Nobody collects unless `collecting` has settings for it.
+    """
     root = root or directory / "objects"
     root.mkdir()
     faults, log = directory / "faults", directory / f"log-{time.monotonic_ns()}"
     faults.mkdir(exist_ok=True)
     target = cluster.create()
-    settings = json.dumps(_settings(target, root, queue_seconds))
+    settings = json.dumps(_settings(target, root, queue_seconds) | {"gc": collecting or {"disabled": True}})
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.launch", settings],

@@ -23,17 +23,17 @@ FREE_BYTES: Final = 1024 * 1024
 
 
 class Volume:
-    """`path` is where it is mounted."""
+    """`path` is where it is mounted, if it is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        self._is_mounted = _mount("-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(path))
+        self.is_mounted = _mount("-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(path))
 
     @contextmanager
     def full(self, registry: Registry) -> Iterator[None]:
         """A megabyte is left."""
-        if not self._is_mounted:
+        if not self.is_mounted:
             with registry.disk(f"write.{errno.ENOSPC}"):
                 yield
             return
@@ -48,10 +48,16 @@ class Volume:
     @contextmanager
     def read_only(self, registry: Registry) -> Iterator[None]:
         """Nothing can be changed."""
-        if not self._is_mounted:
+        if not self.is_mounted:
             with registry.disk(f"write.{errno.EROFS}", f"sync.{errno.EROFS}"):
                 yield
             return
+        with self.mounted_read_only():
+            yield
+
+    @contextmanager
+    def mounted_read_only(self) -> Iterator[None]:
+        """The same of one that is mounted."""
         assert _mount("-o", "remount,ro", str(self.path))
         try:
             yield
@@ -59,7 +65,7 @@ class Volume:
             assert _mount("-o", "remount,rw", str(self.path))
 
     def close(self) -> None:
-        if self._is_mounted:
+        if self.is_mounted:
             subprocess.run(["umount", "--lazy", str(self.path)], check=True)
 
 

@@ -175,7 +175,7 @@ def main() -> None:
             sys.stdout.write(json.dumps(names) + "\n")
             sys.stdout.flush()
 
-        site = supervisor.Site(settings, doors, ready=ready, wiring=__spec__.name)
+        site = supervisor.Site(settings, doors, ready=ready, serving=__spec__.name, checks=__spec__.name)
         supervisor.run(site)
     except ServerError as error:
         sys.exit(str(error))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from app.blobs.keys import new_key
 from app.domain.digest import Algorithm, Digest
 from app.domain.manifests import parse_manifest
 from app.domain.names import RepositoryName, Tag
-from app.store import manifests, uploads
+from app.store import collecting, manifests, uploads
 from app.store.engine import Connection, Target
 from app.store.uploads import Claim
 from tests.support.invariants import assert_invariants
@@ -35,12 +36,38 @@ from tests.support.postgres import connected
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from app.store.collecting import Reviewed
     from app.store.manifests import Missing
     from tests.support.registry import Image
 
 T = TypeVar("T")
 PATIENCE_SECONDS: Final = 20.0
 SCENE_SECONDS: Final = 40.0
+
+
+DUE: Final = {
+    "gc_blob_review_queue": "review_after",
+    "gc_manifest_review_queue": "review_after",
+    "gc_storage_deletions": "not_before",
+}
+PENDING: Final = (
+    "SELECT EXISTS (SELECT FROM gc_blob_review_queue) OR EXISTS (SELECT FROM gc_manifest_review_queue)"
+)
+LEAKED: Final = """
+    SELECT 'blob', digest FROM blobs AS b
+    WHERE NOT EXISTS (SELECT FROM layers AS l WHERE l.digest = b.digest)
+        AND NOT EXISTS (SELECT FROM manifests AS m WHERE m.config_digest = b.digest)
+        AND NOT EXISTS (SELECT FROM gc_blob_review_queue AS q WHERE q.digest = b.digest)
+    UNION ALL
+    SELECT 'manifest', digest FROM manifests AS m
+    WHERE NOT EXISTS (SELECT FROM tags AS t WHERE t.repository_id = m.repository_id AND t.manifest_id = m.id)
+        AND NOT EXISTS (SELECT FROM manifest_references AS r
+                        WHERE r.repository_id = m.repository_id AND r.child_id = m.id)
+        AND NOT EXISTS (SELECT FROM manifests AS s
+                        WHERE s.repository_id = m.repository_id AND s.digest = m.subject_digest)
+        AND NOT EXISTS (SELECT FROM gc_manifest_review_queue AS q
+                        WHERE q.repository_id = m.repository_id AND q.manifest_id = m.id)
+"""
 
 
 def name_of(path: str) -> RepositoryName:
@@ -111,6 +138,41 @@ class Actor:
         stored = await self.put(path, image, *tags)
         assert isinstance(stored, int), stored
         return stored
+
+    async def fall_due(self) -> None:
+        """A day goes by: every review, tombstone and lease that waits is due now."""
+        for table, column in DUE.items():
+            await self.value(f"UPDATE {table} SET {column} = {column} - interval '25 hours'")
+
+    async def collect_blobs(self, limit: int = 100) -> Reviewed:
+        """Review one batch of blobs."""
+        reviewed = await collecting.collect_blobs(self.c, limit, None, timedelta(0))
+        assert reviewed is not None, "deletions are paused"
+        return reviewed
+
+    async def collect_manifests(self, limit: int = 100, *, keep_untagged: bool = False) -> Reviewed:
+        """Review one batch of manifests."""
+        reviewed = await collecting.collect_manifests(self.c, limit, None, keep_untagged=keep_untagged)
+        assert reviewed is not None, "deletions are paused"
+        return reviewed
+
+    async def collect_everything(self) -> list[str]:
+        """Days go by until no review is pending, and all objects that wait for it are removed: their keys."""
+        removed: list[str] = []
+        while await self.value(PENDING):
+            await self.fall_due()
+            await self.collect_manifests()
+            await self.collect_blobs()
+        await self.fall_due()
+        while taken := await collecting.take_tombstones(self.c, 100, timedelta(hours=1)):
+            keys = [tombstone.storage_key for tombstone in taken]
+            await collecting.settle_tombstones(self.c, keys)
+            removed += keys
+        return removed
+
+    async def leaked(self) -> list[tuple[str, str]]:
+        """Kind and digest of what nothing needs and no review will ever find."""
+        return [(kind, str(Digest.unpack(digest))) for kind, digest in await self.raw.fetch(LEAKED)]
 
     async def manifest_id(self, image: Image) -> int | None:
         return await self.value("SELECT id FROM manifests WHERE digest = $1", manifest_digest(image).packed)

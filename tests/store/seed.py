@@ -54,6 +54,9 @@ _SEED: Final = f"""
         FROM generate_series(1, {BUSY} * 100) n;
     INSERT INTO gc_storage_deletions (storage_key, reason, not_before)
         SELECT 'gone/' || n, 'blob_unused', now() + (n % 48) * interval '1 hour' FROM generate_series(1, 5000) n;
+    INSERT INTO gc_receipts (kind, event, suspected_at, storage_key, deleted_at)
+        SELECT 'blob', 'layer_delete', now(), 'gone/' || n, now() - (n % 48) * interval '1 hour'
+        FROM generate_series(1, 5000) n;
     SELECT setval('manifests_id_seq', {BUSY} * 200);
     DROP FUNCTION d(text, bigint);
 """

@@ -31,7 +31,9 @@ DESIGNED: Final = {
     "tags": "HASH (repository_id)",
     "blob_uploads": None,
     "gc_blob_review_queue": None,
+    "gc_control": None,
     "gc_manifest_review_queue": None,
+    "gc_receipts": None,
     "gc_review_after_defaults": None,
     "gc_storage_deletions": None,
 }

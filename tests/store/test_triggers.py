@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EVENTS: Final = (
     "blob_upload", "manifest_upload", "manifest_delete", "layer_delete", "manifest_list_delete", "tag_delete",
-    "tag_switch", "subject_delete", "touch",
+    "tag_switch", "subject_delete", "touch", "sweep",
 )  # fmt: skip
 DELAYS: Final = {event: timedelta(hours=hours) for hours, event in enumerate(EVENTS, start=20)}
 JITTER: Final = timedelta(minutes=1)

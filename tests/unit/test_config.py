@@ -158,7 +158,11 @@ def test_gitlab_sections_when_loaded_then_values_are_kept_and_named() -> None:
     assert settings.redis.password.get_secret_value() == "12345"
     assert settings.redis.sentinelpassword.get_secret_value() == "yes"
     assert settings.rate_limiter.limiters[0].action.warn_threshold == 0.7
-    assert "gc.reviewafter: not supported yet; ignored" in result.warnings
+    assert (
+        "gc.reviewafter: shorter than a push, which relies on what it was told exists; 10m is used"
+        in result.warnings
+    )
+    assert settings.gc.review_delay_seconds == 600
     assert "redis.ratelimiter.addr: not supported yet; ignored" not in result.warnings
     assert "profiling.stackdriver.service: not supported yet; ignored" not in result.warnings
     assert "http.debug.tls" in " ".join(settings.unserved())

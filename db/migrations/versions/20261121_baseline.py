@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     tables = (*_PARTITIONED, "blob_uploads", "repositories", "gc_blob_review_queue", "gc_manifest_review_queue",
-              "gc_review_after_defaults", "gc_storage_deletions")  # fmt: skip
+              "gc_review_after_defaults", "gc_storage_deletions", "gc_control", "gc_receipts")  # fmt: skip
     _script(f"DROP TABLE {', '.join(tables)} CASCADE")
     _script(
         "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT p.oid::regprocedure FROM pg_proc p"

@@ -1,20 +1,17 @@
-"""Settings → the objects that serve. The one place where things are built, and closed in order again."""
+"""The objects that serve the API, built from the settings and closed in order again."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from app.blobs import hashing
-from app.blobs.driver import StorageError
 from app.blobs.drivers import open_driver
 from app.config import Settings, compile_pattern
 from app.domain.access import Anyone, Caller
-from app.domain.errors import Unavailable
 from app.domain.manifests import Platform
 from app.http.app import Application
 from app.http.call import ApiRules, Services
@@ -27,17 +24,18 @@ from app.services.push_blob import PushBlob
 from app.services.push_manifest import ManifestRules, PushManifest
 from app.services.remove import Remove
 from app.services.repository_ids import RepositoryIds
-from app.store import health, migrate
-from app.store.engine import CONNECT_SECONDS, Database, Target
+from app.wiring.parts import open_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Scope
 
     from app.blobs.driver import Driver
     from app.runtime.metrics import Metrics
+    from app.store.engine import Database
 
 _POOL_WATCH_SECONDS: Final = 5.0
-Check = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Assembly:
 async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
     """Build everything that serves requests. Raises Unavailable if the database cannot be reached."""
     async with AsyncExitStack() as stack:
-        database = await _open_database(settings, metrics)
+        database = await open_database(settings, metrics)
         stack.push_async_callback(database.close)
         watch = asyncio.ensure_future(_watch_pool(database, metrics))
         stack.callback(watch.cancel)
@@ -73,64 +71,6 @@ async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
         app = Application(services, _rules(settings), _authenticate, Observer(metrics))
         return Assembly(app, database, driver, stack.pop_all())
     raise AssertionError
-
-
-def checks(settings: Settings) -> Mapping[str, Check]:
-    """What `/debug/health` asks. Each opens what it needs, so that it tells of the world and not of a pool."""
-    driver = open_driver(settings.storage.driver, settings.storage.parameters)
-    target = target_of(settings)
-
-    async def database() -> None:
-        await health.ping(target)
-
-    async def migrations() -> None:
-        if not await migrate.is_current(target):
-            raise Unavailable("migrations are pending; run: registry database migrate up")
-
-    async def storage() -> None:
-        try:
-            await driver.check()
-        except StorageError as error:
-            reason = getattr(error.__cause__, "strerror", None)
-            raise Unavailable(f"{error}: {reason}" if reason else str(error)) from error
-
-    every: dict[str, Check] = {"database": database, "migrations": migrations, "storage": storage}
-    thresholds = {
-        "database": settings.health.database.threshold,
-        "migrations": settings.health.database.threshold,  # fails whenever the database does
-        "storage": settings.health.storagedriver.threshold,
-    }
-    return {name: _patient(check, thresholds.get(name, 1)) for name, check in every.items()}
-
-
-def target_of(settings: Settings) -> Target:
-    """Where the settings say the database is."""
-    database = settings.database
-    return Target(
-        host=database.host,
-        port=database.port,
-        user=database.user,
-        password=database.password.get_secret_value(),
-        database=database.dbname,
-        sslmode=database.sslmode,
-        sslcert=database.sslcert,
-        sslkey=database.sslkey,
-        sslrootcert=database.sslrootcert,
-        connect_timeout_seconds=database.connecttimeout.seconds or CONNECT_SECONDS,
-    )
-
-
-async def _open_database(settings: Settings, metrics: Metrics) -> Database:
-    pool = settings.database.pool
-    return await Database.open(
-        target_of(settings),
-        connections_max=pool.maxopen,
-        connections_idle=pool.maxidle,
-        idle_seconds=pool.maxidletime.seconds,
-        prepared_statements=settings.database.preparedstatements,
-        queue_seconds=pool.queuetimeout.seconds,
-        timings=metrics,
-    )
 
 
 async def _watch_pool(database: Database, metrics: Metrics) -> None:
@@ -201,21 +141,3 @@ def _url_judge(allow: tuple[str, ...], deny: tuple[str, ...]) -> Callable[[str],
 async def _authenticate(scope: Scope) -> Caller:  # noqa: ARG001
     """Nobody is asked who they are: `serve` refuses settings that name an access controller."""
     return Anyone()
-
-
-def _patient(check: Check, threshold: int) -> Check:
-    """The same check, failing only once it has failed `threshold` times in a row."""
-    failures = 0
-
-    async def run() -> None:
-        nonlocal failures
-        try:
-            await check()
-        except Exception:
-            failures += 1
-            if failures >= threshold:
-                raise
-        else:
-            failures = 0
-
-    return run
