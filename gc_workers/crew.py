@@ -29,7 +29,7 @@ _log = logging.getLogger("registry.gc")
 class Crew:
     """Runs `loops`. `review_delay` is written to the database first, if one is given.
 
-    `bell` is where to listen for a wake-up, None where NOTIFY cannot be heard. `watched` is told now and then how the
+    `bell` is where to listen for a wake-up. `watched` is told now and then how the
     queues stand, None if nobody wants to know.
     """
 

@@ -11,12 +11,13 @@ from app.cli.settings import command_line, loaded, refuse_unserved
 from app.domain.errors import RegistryError
 from app.server import choices, supervisor
 from app.store import migrate
+from app.wiring.checks import refuse_empty_storage
 from app.wiring.parts import target_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.store.engine import Target
+    from app.config import Settings
 
 
 def serve(config: Path | None) -> None:
@@ -29,7 +30,7 @@ def serve(config: Path | None) -> None:
     doors = choices.open_doors(settings)
     try:
         try:
-            asyncio.run(refuse_pending(target_of(settings), command_line("database migrate up", config)))
+            asyncio.run(refuse_unready(settings, command_line("database migrate up", config)))
         except RegistryError as error:
             raise Failure(str(error)) from error
         supervisor.run(
@@ -41,7 +42,11 @@ def serve(config: Path | None) -> None:
         doors.close()
 
 
-async def refuse_pending(target: Target, remedy: str) -> None:
-    """Raise Failure if the database lacks a migration. One that a newer release has migrated will do."""
-    if not await migrate.is_current(target):
+async def refuse_unready(settings: Settings, remedy: str) -> None:
+    """Raise Failure if the database lacks a migration, or Unavailable if the storage is not the database's.
+
+    A database that a newer release has migrated will do.
+    """
+    if not await migrate.is_current(target_of(settings)):
         raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")
+    await refuse_empty_storage(settings)

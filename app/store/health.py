@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from sqlalchemy import select
 
 from app.domain.errors import Unavailable
 from app.store import collecting, queues
 from app.store.engine import Connection
+from app.store.statements import Statement
+from app.store.tables import blobs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
 # A standby's transactions are read-only too; the first word is there to tell which of the two it is.
 _STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+
+NAMES_OBJECTS: Final = Statement(
+    "health.names_objects", select(select(blobs.c.digest).where(blobs.c.storage_key.is_not(None)).exists())
+)
 
 
 async def ping(target: Target) -> None:
@@ -44,6 +51,12 @@ async def refuse_overdue(target: Target, seconds: float) -> None:
         f"garbage collection is late: of {oldest.queue}, the oldest has been due for"
         f" {oldest.oldest_due_seconds / 3600:.1f} hours; {reason} (registry gc status tells more)"
     )
+
+
+async def names_objects(target: Target) -> bool:
+    """Whether any blob has an object in storage, as far as the database knows."""
+    async with _connected(target) as raw:
+        return await Connection(raw, None).value(NAMES_OBJECTS)
 
 
 @asynccontextmanager

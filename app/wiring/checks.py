@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from app.blobs.driver import StorageError
@@ -49,6 +50,31 @@ def checks(settings: Settings) -> Mapping[str, Check]:
         "storage": settings.health.storagedriver.threshold,
     }
     return {name: _patient(check, thresholds.get(name, 1)) for name, check in every.items()}
+
+
+async def refuse_empty_storage(settings: Settings) -> None:
+    """Raises Unavailable if nothing can be read from the storage, and the database names objects in it.
+
+    Most likely a volume is not mounted, or a bucket is another one. Asked before anything is served or collected.
+    """
+    if settings.storage.driver == "inmemory":
+        return
+    driver = open_driver(settings.storage.driver, settings.storage.parameters)
+    finding = "the storage is empty"
+    try:
+        async with aclosing(driver.list()) as objects:
+            async for _ in objects:
+                return
+    except StorageError as error:
+        # Its directory is made by the first push.
+        finding = str(error)
+    finally:
+        await driver.close()
+    if await health.names_objects(target_of(settings)):
+        raise Unavailable(
+            f"{finding}, but the database names objects in it: is the right volume mounted? If they are lost indeed,"
+            " registry fsck --repair --all-lost says so to the database"
+        )
 
 
 def _patient(check: Check, threshold: int) -> Check:

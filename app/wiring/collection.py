@@ -64,7 +64,7 @@ async def open_crew(settings: Settings, metrics: GcMetrics) -> OpenCrew:
             database,
             loops,
             review_delay=None if delay is None else timedelta(seconds=delay),
-            bell=target_of(settings) if settings.database.preparedstatements else None,
+            bell=target_of(settings),
             watched=count.queues,
         )
         return OpenCrew(crew, stack.pop_all())

@@ -108,6 +108,22 @@ class Client:
         """This is the world that there is."""
         self.world, self._doubtful = deepcopy(world), None
 
+    def needed(self) -> World:
+        """What there must be of the world however much is collected: what tags reach, and every session."""
+        world = World(tags=dict(self.world.tags), sessions=dict(self.world.sessions))
+        wanted = {(name, digest) for (name, _), digest in self.world.tags.items()}
+        while wanted:
+            world.manifests |= wanted
+            wanted = {
+                (name, digest)
+                for name, digest in self.world.manifests - world.manifests
+                if any(self._leads_to(owner, parent, name, digest) for owner, parent in world.manifests)
+            }
+        used = {digest_of(blob) for _, digest in world.manifests for blob in self._images[digest].blobs}
+        # A blob that is needed anywhere stays in every repository that has it.
+        world.blobs = {(name, digest) for name, digest in self.world.blobs if digest in used}
+        return world
+
     # What a client does
 
     def put_blob(self, repository: str, content: bytes) -> None:
@@ -296,6 +312,13 @@ class Client:
     def catalog(self) -> list[str]:
         """The repositories with tags."""
         return json.loads(self._get("/v2/_catalog").body)["repositories"]
+
+    def _leads_to(self, owner: str, parent: str, name: str, digest: str) -> bool:
+        """Whether the second manifest is a child of the first one, or is about it."""
+        if owner != name:
+            return False
+        children = json.loads(self._images[parent].payload).get("manifests", [])
+        return digest in {child["digest"] for child in children} or _subject(self._images[digest]) == parent
 
     def _sessions(self) -> dict[str, int]:
         found: dict[str, int] = {}

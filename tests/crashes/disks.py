@@ -9,17 +9,19 @@ it had, as file systems leave it that write the length first.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from app.blobs.drivers.filesystem import THREADS_DEFAULT, Disk, Filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Generator
 
     from tests.crashes.steps import Steps
 
@@ -47,6 +49,13 @@ class Record:
     def entries(self, inode: int) -> dict[str, _Entry]:
         """Of a directory; none if it was never flushed."""
         return json.loads(self._kept(f"{inode}.directory") or b"{}")
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Nobody else, of any process, looks at a directory and keeps what it saw at the same time."""
+        with (self._directory / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def keep_all(self, directory: Path) -> None:
         """Everything that is there now is durable."""
@@ -132,9 +141,10 @@ class CountedDisk(Disk):
     def sync_directory(self, path: str) -> None:
         self._steps.point("before directory fsync")
         if "sync_directory" not in self._skipped:
-            entries = entries_of(Path(path))
-            super().sync_directory(path)
-            self._record.keep_directory(os.stat(path).st_ino, entries)  # noqa: PTH116  (a string, as given)
+            with self._record.alone():
+                entries = entries_of(Path(path))
+                super().sync_directory(path)
+                self._record.keep_directory(os.stat(path).st_ino, entries)  # noqa: PTH116  (a string, as given)
         self._steps.point("after directory fsync")
 
 

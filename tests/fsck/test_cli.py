@@ -23,7 +23,8 @@ from app.blobs.drivers.filesystem import Filesystem
 from app.blobs.keys import new_key
 from app.cli import run
 from app.cli.fsck import words
-from app.cli.fsck.progress import LINE_SECONDS, Teller
+from app.cli.fsck.teller import Teller
+from app.cli.progress import LINE_SECONDS
 from app.domain.digest import Digest
 from app.services.fsck import Finding, Kind, Phase
 from tests.support.fsck import assert_fsck_clean

@@ -572,13 +572,14 @@ def test_foreign_layers_when_they_are_elsewhere_then_nothing_is_missing(
     play(database, tmp_path, scenario, driver=Memory())
 
 
+@pytest.mark.parametrize("bytes_max", [1, 2000], ids=["each too large", "several a page"])
 def test_manifests_when_they_fill_pages_of_every_repository_then_none_is_left_out(
-    database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_max: int
 ) -> None:
     from app.services.fsck import manifests  # noqa: PLC0415
 
     monkeypatch.setattr(manifests, "PAGE", 7)
-    monkeypatch.setattr(manifests, "PAGE_BYTES_MAX", 2000)
+    monkeypatch.setattr(manifests, "PAGE_BYTES_MAX", bytes_max)
 
     async def scenario(place: Place) -> None:
         for n in range(40):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import yaml
 from app.cli import run
 from app.cli.root import registry
 from tests.server.harness import ROOT, Raw, alive, children, eventually
+from tests.support.postgres import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,6 +256,28 @@ def test_migrations_when_no_database_is_named_then_the_key_is(tmp_path: Path) ->
     code, _, errors = call("database", "migrate", "version", configuration(tmp_path, None))
     assert code == 2
     assert errors.startswith("registry: database.host: required")
+
+
+def test_serve_when_the_storage_is_empty_and_the_database_is_not_then_it_refuses_to_start(
+    tmp_path: Path, database: Target
+) -> None:
+    async def name_an_object() -> None:
+        async with connected(database) as connection:
+            await connection.execute(
+                "INSERT INTO blobs (digest, size, storage_key) VALUES (decode('01' || repeat('ab', 32), 'hex'), 1, 'k')"
+            )
+
+    asyncio.run(name_an_object())
+    code, output, errors = call_serve(configuration(tmp_path, database))
+    assert (code, output) == (1, "")
+    assert errors.startswith(
+        "registry: the storage's root directory is not there, but the database names objects in it"
+    )
+    assert errors.count("\n") == 1
+    (tmp_path / "blobs").mkdir()
+    code, _, errors = call_serve(tmp_path / "config.yml")
+    assert code == 1
+    assert errors.startswith("registry: the storage is empty, but the database names objects in it")
 
 
 def test_serve_when_migrations_are_pending_then_the_command_is_named(

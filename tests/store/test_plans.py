@@ -316,6 +316,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
 }
 # They read tables from end to end, and why that is right.
 WHOLE: Final = {
+    "health.names_objects": "ends at the first blob that has an object, once at the start",
     "census.named": "fsck compares every row that names an object with the storage's listing",
     "census.holders": "fsck asks it once for thousands of keys without a row, and keys of blobs have no index",
     "census.named_about": "PostgreSQL's own statistics, one row per table, once per fsck",

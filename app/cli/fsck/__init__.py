@@ -15,7 +15,7 @@ from app.blobs.driver import StorageError
 from app.blobs.drivers import open_driver
 from app.cli.errors import FAILED, BadConfiguration, Failure
 from app.cli.fsck import words
-from app.cli.fsck.progress import Teller
+from app.cli.fsck.teller import Teller
 from app.cli.settings import command_line, config_argument, loaded
 from app.domain.errors import RegistryError
 from app.domain.manifests import Platform

@@ -16,6 +16,7 @@ from app.cli.gc.place import Place
 from app.cli.progress import Progress
 from app.cli.settings import config_argument
 from app.store import queues
+from app.wiring.checks import refuse_empty_storage
 from app.wiring.collection import collectors, open_gc_database
 from gc_workers.passes import Paused, full_pass
 
@@ -52,6 +53,7 @@ def command(*, config: Path | None) -> int:
 
 
 async def _pass(settings: Settings) -> list[Tally]:
+    await refuse_empty_storage(settings)
     database = await open_gc_database(settings, None)
     driver = open_driver(settings.storage.driver, settings.storage.parameters)
     try:

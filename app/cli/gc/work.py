@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.configured import refuse_pending
+from app.cli.configured import refuse_unready
 from app.cli.errors import Failure, told
 from app.cli.ready import tell_warnings
 from app.cli.settings import command_line, config_argument, loaded, refuse_unserved
 from app.domain.errors import RegistryError
 from app.server import choices, supervisor
 from app.server.errors import ServerError
-from app.wiring.parts import target_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +42,7 @@ def command(*, is_debug: bool, config: Path | None) -> None:
         doors = choices.Doors(None, debug, "")
         try:
             try:
-                asyncio.run(refuse_pending(target_of(settings), command_line("database migrate up", config)))
+                asyncio.run(refuse_unready(settings, command_line("database migrate up", config)))
             except RegistryError as error:
                 raise Failure(str(error)) from error
             supervisor.run(
