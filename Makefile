@@ -37,6 +37,10 @@ test-fast: dev ## run the tests that use no client programs, and install nothing
 bench: runtime ## measure the registry beside Debian's docker-registry; as root with apt-get, install that and wrk first
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-gc
+bench-gc: runtime ## measure garbage collection, and what clients notice of it, beside docker-registry's
+	@exec $(BIN)/python -m benchmarks.gc $(ARGS)
+
 .PHONY: check
 check: dev ## format, lint, types and import contracts, all at once
 	@$(MAKE) --no-print-directory -j4 -k check-format check-lint check-types check-imports

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from app.blobs.driver import DELETE_KEYS_MAX, StorageError
+from app.blobs.driver import StorageError
 from app.store import collecting
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Collector(Protocol):
     name: ClassVar[str]
 
     async def collect(self, limit: int) -> Batch:
-        """Do what is due, at most `limit` of it."""
+        """Do what is due, at most `limit` of it, which is at most DELETE_KEYS_MAX."""
         ...
 
     async def seconds_until_due(self) -> float | None:
@@ -125,9 +125,7 @@ class ObjectRemoval:
         self._lease = timedelta(seconds=timeout_seconds) + LEASE_SPARE
 
     async def collect(self, limit: int) -> Batch:
-        taken = await self._database.write(
-            lambda c: collecting.take_tombstones(c, min(limit, DELETE_KEYS_MAX), self._lease)
-        )
+        taken = await self._database.write(lambda c: collecting.take_tombstones(c, limit, self._lease))
         if not taken:
             return Batch()
         keys = [tombstone.storage_key for tombstone in taken]

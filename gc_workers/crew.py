@@ -27,10 +27,10 @@ _log = logging.getLogger("registry.gc")
 
 
 class Crew:
-    """Runs `loops`. `review_delay` is written to the database first, if one is given.
+    """Runs `loops`, of which each gives work to those after it.
 
-    `bell` is where to listen for a wake-up. `watched` is told now and then how the
-    queues stand, None if nobody wants to know.
+    `review_delay` is written to the database first, if one is given. `bell` is where to listen for a wake-up. `watched`
+    is told now and then how the queues stand, None if nobody wants to know.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Crew:
     ) -> None:
         self._database = database
         self._loops = loops
+        for place, loop in enumerate(loops):
+            loop.leads(loops[place + 1 :])
         self._review_delay = review_delay
         self._bell = bell
         self._watched = watched

@@ -11,6 +11,8 @@ from app.blobs.driver import StorageError
 from app.domain.errors import RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gc_workers.collectors import Batch, Collector
     from gc_workers.pace import Pace
 
@@ -44,6 +46,11 @@ class Loop:
         self._stopping = False
         self._was_paused = False
         self._spell = _Spell()
+        self._followers: Sequence[Loop] = ()
+
+    def leads(self, followers: Sequence[Loop]) -> None:
+        """Wake these when something was deleted: it may be work for them."""
+        self._followers = followers
 
     def wake(self) -> None:
         """End the present wait."""
@@ -102,6 +109,9 @@ class Loop:
         self._was_paused = batch.is_paused
         if self._spell.taken:
             _log.info("%s: %s", self._collector.name, self._spell)
+        if self._spell.deleted:
+            for follower in self._followers:
+                follower.wake()
         self._spell = _Spell()
 
     async def _rest(self, seconds: float) -> None:
@@ -116,14 +126,14 @@ class _Spell:
     """What was done between two rests."""
 
     def __init__(self) -> None:
-        self.taken = self._deleted = self._put_off = self._bytes = 0
+        self.taken = self.deleted = self._put_off = self._bytes = 0
 
     def add(self, batch: Batch) -> None:
         self.taken += batch.taken
-        self._deleted += batch.deleted
+        self.deleted += batch.deleted
         self._put_off += batch.put_off
         self._bytes += batch.bytes
 
     def __str__(self) -> str:
         put_off = f", {self._put_off} put off" if self._put_off else ""
-        return f"{self.taken} looked at, {self._deleted} deleted ({self._bytes} bytes){put_off}"
+        return f"{self.taken} looked at, {self.deleted} deleted ({self._bytes} bytes){put_off}"

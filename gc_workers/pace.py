@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from gc_workers.collectors import Batch
 
-# A batch holds its locks while it lasts. One that takes longer than this is made smaller.
+# A batch of reviews holds its locks while it lasts.
 BATCH_SECONDS_MAX: Final = 0.25
 # However far the settings let waits grow: an hour's wait would be found out by nobody until the disk is full.
 IDLE_SECONDS_MAX: Final = 60.0
@@ -28,12 +28,15 @@ _JITTER: Final = 0.2
 class Tempo:
     """What the settings say. `load` is the part of the time at work; `rate` items a second, 0 as many as there are.
 
+    A batch that takes longer than `batch_seconds` is made smaller, from `batch` on.
+
     `interval_seconds` is the shortest wait once nothing more is due, `longest_seconds` the longest of any kind. With
     `is_steady` an idle collector always looks again after the interval. Errors are forgotten by a success, but not
     before `cooldown_seconds` have passed.
     """
 
     batch: int = 100
+    batch_seconds: float = BATCH_SECONDS_MAX
     load: float = 0.25
     rate: int = 0
     interval_seconds: float = 5.0
@@ -56,9 +59,9 @@ class Pace:
         is_full = batch.taken >= self.limit
         if now - self._error_at >= self._tempo.cooldown_seconds:
             self._errors = 0
-        if seconds > BATCH_SECONDS_MAX:
+        if seconds > self._tempo.batch_seconds:
             self.limit = max(self.limit // 2, 1)
-        elif is_full and seconds < BATCH_SECONDS_MAX / 4:
+        elif is_full and seconds < self._tempo.batch_seconds / 4:
             self.limit = min(self.limit * 2, self._tempo.batch)
         if not is_full:
             return None

@@ -45,7 +45,7 @@ class Gc(Section):
 
     disabled: Flag = setting("Run no collectors beside `registry serve`.", default=False)
     batchsize: Annotated[Whole, Field(ge=1, le=1000)] = setting(
-        "Most reviews, or objects, at a time.", default=100
+        "Most reviews at a time.", default=100
     )
     load: Annotated[Number, Field(gt=0, le=1)] = setting(
         "Part of its time that each collector may be at work; 1 is without pauses.", default=0.25

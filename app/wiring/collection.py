@@ -6,13 +6,14 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from app.blobs.driver import DELETE_KEYS_MAX
 from app.blobs.drivers import open_driver
 from app.store.engine import Database
 from app.wiring.parts import target_of
 from gc_workers.collectors import BlobReview, ManifestReview, ObjectRemoval, ReceiptPruning, UploadExpiry
 from gc_workers.crew import Crew
 from gc_workers.loop import Loop
-from gc_workers.pace import Pace, Tempo
+from gc_workers.pace import BATCH_SECONDS_MAX, Pace, Tempo
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,8 +109,11 @@ def tempo(settings: Settings, collector: Collector) -> Tempo:
     """How fast the settings have a collector work."""
     gc = settings.gc
     interval = gc.manifests.interval if collector.name == ManifestReview.name else gc.blobs.interval
+    # Objects are deleted without any lock, and the more at once, the fewer flushes of directories and calls of a store.
+    is_bulk = collector.name == ObjectRemoval.name
     return Tempo(
-        batch=gc.batchsize,
+        batch=DELETE_KEYS_MAX if is_bulk else gc.batchsize,
+        batch_seconds=gc.blobs.storagetimeout.seconds / 2 if is_bulk else BATCH_SECONDS_MAX,
         load=gc.load,
         rate=gc.ratelimit,
         interval_seconds=interval.seconds,

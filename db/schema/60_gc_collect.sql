@@ -353,9 +353,12 @@ BEGIN
         DELETE FROM gc_storage_deletions AS d WHERE d.storage_key = ANY (p_keys)
         RETURNING d.storage_key, d.digest, d.size, d.reason, d.created_at
     ), completed AS (
-        UPDATE gc_receipts AS r SET removed_at = now() FROM gone
-        WHERE r.storage_key = gone.storage_key AND r.kind = 'blob' AND r.removed_at IS NULL
-            AND gone.reason = 'blob_unused'
+        -- By id: joined by key, a plan that was made while the table was small reads every pending receipt for each.
+        UPDATE gc_receipts AS r SET removed_at = now()
+        WHERE r.id = ANY (ARRAY(SELECT pending.id FROM gone CROSS JOIN LATERAL (
+            SELECT p.id FROM gc_receipts AS p
+            WHERE p.storage_key = gone.storage_key AND p.kind = 'blob' AND p.removed_at IS NULL LIMIT 1) AS pending
+            WHERE gone.reason = 'blob_unused'))
     ), receipts AS (
         INSERT INTO gc_receipts (kind, digest, event, suspected_at, bytes, storage_key, removed_at)
         SELECT 'object', gone.digest, gone.reason, gone.created_at, gone.size, gone.storage_key, now()
