@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from app.blobs.driver import DELETE_KEYS_MAX
 from app.blobs.drivers import open_driver
 from app.store.engine import Database
+from app.wiring.checks import refuse_empty_storage
 from app.wiring.parts import target_of
 from gc_workers.collectors import BlobReview, ManifestReview, ObjectRemoval, ReceiptPruning, UploadExpiry
 from gc_workers.crew import Crew
@@ -49,7 +50,9 @@ class OpenCrew:
 
 
 async def open_crew(settings: Settings, metrics: GcMetrics) -> OpenCrew:
-    """Build all that collects. Raises Unavailable if the database cannot be reached."""
+    """Build all that collects. Raises Unavailable if the database cannot be reached, or the storage is not there."""
+    # What is not mounted looks as if every object were deleted already.
+    await refuse_empty_storage(settings)
     async with AsyncExitStack() as stack:
         database = await open_gc_database(settings, None)
         stack.push_async_callback(database.close)

@@ -551,21 +551,6 @@ def test_root_when_it_is_missing_then_nothing_is_taken_for_deleted(tmp_path: Pat
         asyncio.run(scenario(driver))
 
 
-def test_root_when_it_is_empty_then_nothing_is_taken_for_deleted(tmp_path: Path) -> None:
-    """A process that was started while nothing was mounted there."""
-
-    async def scenario(driver: Filesystem) -> None:
-        (failure,) = await driver.delete([KEY])
-        assert failure.key == KEY
-        assert isinstance(failure.error, StorageUnavailable)
-        await put(driver, NEIGHBOUR, b"mounted now")
-        assert await driver.delete([KEY]) == []
-
-    (tmp_path / "mounted").mkdir()
-    with filesystem(tmp_path / "mounted") as driver:
-        asyncio.run(scenario(driver))
-
-
 def test_root_when_it_disappears_while_the_process_runs_then_it_is_not_made_again(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     with filesystem(root) as driver:

@@ -48,7 +48,7 @@ SLOTS: Final = (1, 2, 3)
 BLOBS: Final = tuple(f"{label}@{algorithm}" for label in CONTENTS for algorithm in ALGORITHMS)
 DIGESTS: Final = tuple(f"{label}@{algorithm}" for label in MANIFESTS for algorithm in ALGORITHMS)
 # What an example may have most of.
-MOODS: Final = ("everything", "uploads", "pushes", "pulls", "deletes", "lists")
+MOODS: Final = ("everything", "uploads", "pushes", "pulls", "deletes", "lists", "collects")
 KINDS: Final = (None, "", SBOM_TYPE, CONFIG_TYPE, "a/b+c", "no/such")
 
 a_name = st.sampled_from(NAMES)

@@ -3,6 +3,9 @@
 It knows the OCI distribution specification and the registry's documents, not its code. A method that changes something
 says what the client must be told and does it; the others only say. The parts of an answer that the server is free to
 choose, such as the id of an upload, are given to the method.
+
+What garbage collection takes, and when, the model leaves open within bounds (`may_go`, `must_go`); `lose` tells it what
+has gone, and from then on it is sure of every answer again.
 """
 
 from __future__ import annotations
@@ -15,17 +18,19 @@ from urllib.parse import quote_plus
 
 from app.domain.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.model.answers import ANY_LENGTH, Expected, done, listing, refusal
+from tests.model.keeping import HOUR, Keeping
 from tests.model.spans import NOTHING, WHOLE, spans
 from tests.support.registry import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tests.model.pool import Manifest
 
 # What the registry under test is told; small, so that a few entries make several pages.
 TAGS_MAX: Final = 3
 CATALOG_MAX: Final = 3
+DELAY_SECONDS: Final = HOUR
 OCTETS: Final = "application/octet-stream"
 _BOUNDARY: Final = re.compile(r"multipart/byteranges; boundary=[0-9a-f]{32}")
 _MANIFESTS: Final = frozenset({OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST})
@@ -83,6 +88,9 @@ class Model:
     def __init__(self, base: str) -> None:
         self.base = base
         self.repositories: dict[str, Repository] = {}
+        # Every blob that the registry holds, whether or not a repository still has it.
+        self.stored: dict[str, bytes] = {}
+        self.keeping = Keeping(DELAY_SECONDS)
         self._arrivals = count()
 
     # Uploads.
@@ -94,6 +102,7 @@ class Model:
     def start(self, name: str, upload: str) -> Expected:
         """POST that opens a session, which the server calls `upload`."""
         self._ensure(name).uploads[upload] = b""
+        self.keeping.use_upload("upload", name, upload, recorded=True)
         return Expected(202, {**self._session(name, upload), "content-length": "0"})
 
     def post(self, name: str, digest: str, content: bytes) -> Expected:
@@ -107,6 +116,7 @@ class Model:
         if digest not in known:
             return self.start(name, upload)
         self._ensure(name).blobs[digest] = known[digest]
+        self.keeping.confirm("stored", digest)
         return self._created(name, "blobs", digest)
 
     def status(self, name: str, upload: str) -> Expected:
@@ -121,6 +131,7 @@ class Model:
         if refused is not None:
             return refused
         self._uploads(name)[upload] += chunk.content
+        self.keeping.use_upload("upload", name, upload, recorded=True)
         return Expected(202, {**self._session(name, upload), "content-length": "0"})
 
     def put(self, name: str, upload: str, digest: str | None, chunk: Chunk) -> Expected:
@@ -143,6 +154,7 @@ class Model:
             return refusal(400, "SIZE_INVALID")
         if upload not in self._uploads(name):
             return refusal(404, "BLOB_UPLOAD_UNKNOWN")
+        self.keeping.use_upload("upload", name, upload, recorded=False)
         if chunk.first is not None and chunk.first != len(self.received(name, upload)):
             return refusal(416, "RANGE_INVALID", **self._session(name, upload))
         return None if chunk.fits else refusal(400, "SIZE_INVALID")
@@ -151,6 +163,11 @@ class Model:
         if digest != digest_of(content, digest.partition(":")[0]):
             return refusal(400, "DIGEST_INVALID")
         self._ensure(name).blobs[digest] = content
+        if digest in self.stored:
+            self.keeping.confirm("stored", digest)
+        else:
+            self.stored[digest] = content
+            self.keeping.suspect("stored", digest)
         return self._created(name, "blobs", digest)
 
     # Blobs.
@@ -200,9 +217,14 @@ class Model:
         if absent:
             return refusal(400, *(("MANIFEST_BLOB_UNKNOWN", missing) for missing in absent))
         repository = self._ensure(name)
-        if digest not in repository.manifests:
+        if digest in repository.manifests:
+            self.keeping.confirm("manifest", name, digest)
+        else:
             repository.manifests[digest] = Stored(manifest, next(self._arrivals))
-        repository.tags |= dict.fromkeys(tags if by_digest else [reference], digest)
+            self.keeping.appeared("manifest", name, digest)
+        for tag in tags if by_digest else [reference]:
+            self._untag(name, tag, unless=digest)
+            repository.tags[tag] = digest
         told = {} if manifest.subject is None else {"oci-subject": manifest.subject}
         if tags:
             told["oci-tag"] = ", ".join(dict.fromkeys(tags))
@@ -241,14 +263,14 @@ class Model:
             return refusal(404, "NAME_UNKNOWN")
         repository = self.repositories[name]
         if ":" not in reference:
-            gone = repository.tags.pop(reference, None)
-            return refusal(404, "MANIFEST_UNKNOWN") if gone is None else done(202)
+            gone = self._untag(name, reference)
+            return done(202) if gone else refusal(404, "MANIFEST_UNKNOWN")
         if reference not in repository.manifests:
             return refusal(404, "MANIFEST_UNKNOWN")
         if repository.has_as_child(reference):
             return refusal(409, "MANIFEST_REFERENCED")
-        del repository.manifests[reference]
         repository.tags = {tag: digest for tag, digest in repository.tags.items() if digest != reference}
+        self._lose_manifest(name, reference)
         return done(202)
 
     # Lists.
@@ -291,11 +313,103 @@ class Model:
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page}
         return listing(document, OCI_INDEX, **headers)
 
+    # Garbage collection.
+
+    def told(self, target: str, digest: str) -> None:
+        """A HEAD of `target` was answered with "it is there", and with this digest."""
+        name, collection, _ = target.removeprefix("/v2/").rsplit("/", 2)
+        self.keeping.confirm(*(("stored", digest) if collection == "blobs" else ("manifest", name, digest)))
+
+    def unused(self) -> set[tuple[str, ...]]:
+        """What nothing uses at this moment, each as the fact that it is there."""
+        found: set[tuple[str, ...]] = set()
+        needed: set[str] = set()
+        for name, repository in self.repositories.items():
+            used = set(repository.tags.values())
+            for digest, stored in repository.manifests.items():
+                needed |= stored.manifest.blobs.keys()
+                used |= stored.manifest.children.keys()
+                if stored.manifest.subject in repository.manifests:
+                    used.add(digest)
+            found |= {("manifest", name, digest) for digest in repository.manifests.keys() - used}
+        return found | {("stored", digest) for digest in self.stored.keys() - needed}
+
+    def may_go(self) -> set[tuple[str, ...]]:
+        """What a collector may take now: unused, and nobody was told of it or began to suspect it of late."""
+        return {what for what in self.unused() | self._sessions() if self.keeping.may_go(what)}
+
+    def must_go(self) -> set[tuple[str, ...]]:
+        """What a whole pass must take now."""
+        return {what for what in self.unused() | self._sessions() if self.keeping.must_go(what)}
+
+    def lose(self, gone: Iterable[tuple[str, ...]]) -> None:
+        """Collectors have taken these."""
+        for kind, *what in sorted(gone):
+            if kind == "manifest":
+                self._lose_manifest(*what)
+            elif kind == "stored":
+                self._lose_blob(*what)
+            elif kind == "upload":
+                name, upload = what
+                del self.repositories[name].uploads[upload]
+
+    def unreachable(self) -> set[tuple[str, ...]]:
+        """What no tag leads to, nor a manifest that was spared, on whatever way."""
+        found: set[tuple[str, ...]] = set()
+        needed: set[str] = set()
+        for name, repository in self.repositories.items():
+            reached = self._reached(name)
+            found |= {("manifest", name, digest) for digest in repository.manifests.keys() - reached}
+            needed.update(*(repository.manifests[digest].manifest.blobs for digest in reached))
+        return found | {("stored", digest) for digest in self.stored.keys() - needed}
+
+    def _reached(self, name: str) -> set[str]:
+        manifests = self.repositories[name].manifests
+        spared = {digest for digest in manifests if ("manifest", name, digest) in self.keeping.spared}
+        reached: set[str] = set()
+        coming = {*self.repositories[name].tags.values(), *spared}
+        while coming:
+            reached |= coming
+            coming = {child for digest in coming for child in manifests[digest].manifest.children} | {
+                digest for digest, stored in manifests.items() if stored.manifest.subject in reached
+            }
+            coming -= reached
+        return reached
+
+    def _sessions(self) -> set[tuple[str, ...]]:
+        return {
+            ("upload", name, upload)
+            for name, repository in self.repositories.items()
+            for upload in repository.uploads
+        }
+
+    def _untag(self, name: str, tag: str, *, unless: str = "") -> bool:
+        """Take the tag away, unless it is at that digest. Returns whether it was somewhere."""
+        tags = self.repositories[name].tags
+        if tag in tags and tags[tag] != unless:
+            self.keeping.suspect("manifest", name, tags.pop(tag))
+            return True
+        return False
+
+    def _lose_manifest(self, name: str, digest: str) -> None:
+        manifests = self.repositories[name].manifests
+        manifest = manifests.pop(digest).manifest
+        referrers = [other for other, stored in manifests.items() if stored.manifest.subject == digest]
+        for other in (*manifest.children, *referrers):
+            self.keeping.suspect("manifest", name, other)
+        for blob in manifest.blobs:
+            self.keeping.suspect("stored", blob)
+
+    def _lose_blob(self, digest: str) -> None:
+        del self.stored[digest]
+        for repository in self.repositories.values():
+            repository.blobs.pop(digest, None)
+
     # What is there, for whoever looks at all of it.
 
     def facts(self) -> set[tuple[str, ...]]:
-        """Everything that a repository has, one fact each."""
-        found: set[tuple[str, ...]] = set()
+        """Everything that there is, one fact each."""
+        found: set[tuple[str, ...]] = {("stored", digest) for digest in self.stored}
         for name, repository in self.repositories.items():
             found.add(("repository", name))
             found |= {("blob", name, digest) for digest in repository.blobs}

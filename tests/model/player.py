@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.model.wire import Client
 
 _examples = count(1)
+# Where there is little to collect.
+_QUIET: Final = ("pulls", "lists")
 
 
 @dataclass
@@ -60,7 +62,9 @@ class Player(RuleBasedStateMachine):
             if self._sound:
                 self._same_facts()
                 self._read_everything()
-                self._check_invariants()
+                self._check_invariants(fsck=self.mood not in _QUIET)
+                if self.mood not in _QUIET:
+                    self.settle()
         finally:
             self._replicas.clear()
 
@@ -98,6 +102,20 @@ class Player(RuleBasedStateMachine):
             if reference in repository.tags or self.reference(reference) in repository.manifests
         ]
 
+    def unused_there(self) -> list[tuple[str, str, str]]:
+        """Manifests and blobs that a repository has and nothing uses: kind, repository, label."""
+        unused = self.model.unused()
+        manifests = [
+            ("manifest", name, label)
+            for name, label in self.references_there()
+            if ("manifest", self.prefix + name, self.reference(label)) in unused
+        ]
+        return manifests + [
+            ("stored", name, label)
+            for name, label in self.blobs_there()
+            if ("stored", self.blob(label)) in unused
+        ]
+
     def subjects_there(self) -> list[tuple[str, str]]:
         """What something is about."""
         return [
@@ -124,8 +142,10 @@ class Player(RuleBasedStateMachine):
     def ask(
         self, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        self._sound = False
-        return self._client.ask(method, target, body, headers)
+        answer = self._client.ask(method, target, body, headers)
+        if method == "HEAD" and answer.status in {200, 304}:
+            self.model.told(target, answer.headers["docker-content-digest"])
+        return answer
 
     def everybody_asks(self, target: str, expected: Expected) -> None:
         """HEAD at each of the registries."""
@@ -133,20 +153,17 @@ class Player(RuleBasedStateMachine):
             self.must(self.ask("HEAD", target), of_head(expected))
 
     def send(self, method: str, target: str, chunk: Chunk) -> Answer:
-        self._sound = False
         headers = {} if chunk.first is None else {"Content-Range": f"{chunk.first}-{chunk.last}"}
         return self._client.ask(method, target, chunk.content, headers, announced=chunk.announced)
 
     def break_off(self, method: str, target: str, content: bytes, then: Expected) -> None:
         """Leave in the middle of a body; before long, GET must be answered with `then`."""
-        self._sound = False
         self._client.break_off(method, target, content)
         wait_for(lambda: not then.differences(self.ask("GET", target)), SECONDS)
         self.must(self.ask("GET", target), then)
 
     def must(self, answer: Answer, expected: Expected) -> None:
         self._client.check(answer, expected)
-        self._sound = True
 
     def through(self, slot: int, name: str | None) -> tuple[str, str]:
         """The repository and the id with which the upload is asked for."""
@@ -206,12 +223,17 @@ class Player(RuleBasedStateMachine):
         label, at, algorithm = text.partition("@")
         return self.pool.subject(label, algorithm) if at else text
 
-    def _check_invariants(self) -> None:
+    def _check_invariants(self, *, fsck: bool = False) -> None:
         try:
             self._replicas.check_invariants()
+            if fsck:
+                self._replicas.check_fsck()
         except AssertionError as error:
             error.add_note(self._client.conversation())
             raise
+
+    def settle(self) -> None:
+        """Let garbage collection end its work. There is none here."""
 
     def _same_facts(self) -> None:
         found, expected = self._replicas.facts(), self.model.facts()
@@ -225,19 +247,20 @@ class Player(RuleBasedStateMachine):
 
     def _read_everything(self) -> None:
         """Every blob, manifest and tag of the model as clients get it, and in each repository some that must not be."""
-        for name, repository in self.model.repositories.items():
-            for digest in (*repository.blobs, *self._absent(repository.blobs)):
-                answer = self.ask("GET", f"/v2/{name}/blobs/{digest}")
-                self.must(answer, self.model.blob(name, digest))
-            absent = [tag for tag in TAGS if tag not in repository.tags][:1]
-            for reference in (
-                *repository.manifests,
-                *self._absent(repository.manifests),
-                *repository.tags,
-                *absent,
-            ):
-                answer = self.ask("GET", f"/v2/{name}/manifests/{reference}")
-                self.must(answer, self.model.manifest(name, reference))
+        with self._client.aside("everything is read"):
+            for name, repository in self.model.repositories.items():
+                for digest in (*repository.blobs, *self._absent(repository.blobs)):
+                    answer = self.ask("GET", f"/v2/{name}/blobs/{digest}")
+                    self.must(answer, self.model.blob(name, digest))
+                absent = [tag for tag in TAGS if tag not in repository.tags][:1]
+                for reference in (
+                    *repository.manifests,
+                    *self._absent(repository.manifests),
+                    *repository.tags,
+                    *absent,
+                ):
+                    answer = self.ask("GET", f"/v2/{name}/manifests/{reference}")
+                    self.must(answer, self.model.manifest(name, reference))
 
     def _absent(self, present: dict[str, Any]) -> list[str]:
         """A blob of some repository, and a manifest, that `present` does not have."""

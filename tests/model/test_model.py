@@ -35,12 +35,12 @@ SEARCH: Final = settings(
 
 @pytest.mark.parametrize("mood", MOODS)
 def test_requests_when_in_any_order_then_are_answered_as_the_model_says(
-    mood: str, database: Target, tmp_path: Path
+    mood: str, steady_database: Target, tmp_path: Path
 ) -> None:
     # The same examples in every short run, so that it fails for the change that broke it; other ones in long runs.
     number = MOODS.index(mood) if EFFORT == 1 else random.randrange(2**32)
     print(f"seed {number}")  # noqa: T201 - shown when the test fails
-    with replicas(database, tmp_path) as registries:
+    with replicas(steady_database, tmp_path) as registries:
         client = Client(registries.ports)
         machine: Any = seed(number)(lambda: Machine(registries, client, mood))
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from tests.model.answers import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from tests.model.answers import Expected
 
@@ -35,6 +36,28 @@ class Client:
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
+
+    def note(self, text: str) -> None:
+        """Something else that happens in this conversation."""
+        self._told.append(f"      {text}")
+
+    @contextmanager
+    def aside(self, text: str) -> Generator[None]:
+        """In the end only this is worth telling of what is asked meanwhile, unless something is wrong."""
+        told = len(self._told)
+        yield
+        del self._told[told:]
+        self.note(text)
+
+    def leave(self, place: int) -> None:
+        """End the connection to the server at the place."""
+        self._connections[place].close()
+
+    def find(self, place: int) -> None:
+        """There is another server at the place, on another port."""
+        self._connections[place] = http.client.HTTPConnection(
+            "127.0.0.1", self._ports[place], timeout=SECONDS
+        )
 
     def ask(
         self,

@@ -184,6 +184,19 @@ def test_run_when_the_storage_is_read_only_by_its_settings_then_it_refuses(
     assert done.errors == "registry: storage.maintenance.readonly is on: nothing may be deleted\n"
 
 
+@pytest.mark.parametrize("word", ["run", "work"])
+def test_gc_when_the_storage_is_not_the_databases_then_it_refuses(
+    word: str, database: Target, config: Path, tmp_path: Path
+) -> None:
+    asyncio.run(_seed(database, tmp_path / "elsewhere"))
+
+    done = gc(word, config)
+
+    assert (done.code, done.output) == (1, "")
+    assert "the database names objects in it: is the right volume mounted?" in done.errors
+    assert len(asyncio.run(_blobs(database))) == 3
+
+
 @contextmanager
 def working(config: Path, log: Path, *words: str) -> Generator[subprocess.Popen[str]]:
     with log.open("w") as errors:

@@ -412,9 +412,7 @@ class _Tree:
             with self.errors():
                 os.unlink(path)
         except ObjectMissing:
-            # An object was here, so that its directory would be: what is empty is a place where nothing is mounted.
-            if not os.listdir(self._root):
-                raise StorageUnavailable(_NO_ROOT) from None
+            pass
 
     def _sync_after_delete(self, directory: str) -> None:
         # Also where nothing was found: the attempt that removed it may have died before it got here.
