@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from app.blobs.driver import StorageError
@@ -17,7 +17,6 @@ from app.store import collecting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
-    from datetime import datetime
 
     from app.blobs.driver import DeleteFailure, Driver
     from app.store.collecting import Reviewed
@@ -35,7 +34,7 @@ _log = logging.getLogger("registry.gc")
 class Batch:
     """What came of a batch: of `taken`, `put_off` could not be done now, and `deleted` are gone, of `bytes` bytes.
 
-    `taken` is fewer than was asked for when nothing more is due.
+    `taken` is fewer than was asked for when nothing more is due. The last of it has been due for `late_seconds`.
     """
 
     taken: int = 0
@@ -43,6 +42,7 @@ class Batch:
     put_off: int = 0
     bytes: int = 0
     is_paused: bool = False
+    late_seconds: float = 0.0
 
 
 class Collector(Protocol):
@@ -141,7 +141,13 @@ class ObjectRemoval:
             await self._put_off(sorted(failed))
         gone = [tombstone for tombstone in taken if tombstone.storage_key not in failed]
         await self._settle([tombstone.storage_key for tombstone in gone])
-        return Batch(len(taken), len(gone), len(failed), sum(tombstone.size or 0 for tombstone in gone))
+        return Batch(
+            taken=len(taken),
+            deleted=len(gone),
+            put_off=len(failed),
+            bytes=sum(tombstone.size or 0 for tombstone in gone),
+            late_seconds=_seconds_since(max(tombstone.due_since for tombstone in taken)),
+        )
 
     async def seconds_until_due(self) -> float | None:
         return await self._database.read(lambda c: collecting.seconds_until(c, collecting.NEXT_TOMBSTONE))
@@ -210,7 +216,12 @@ def _next_begin(found: Reviewed | None, limit: int) -> datetime | None:
 def _batch(found: Reviewed | None) -> Batch:
     if found is None:
         return Batch(is_paused=True)
-    return Batch(found.reviewed, found.deleted, found.put_off, found.bytes)
+    late = 0.0 if found.reached is None else _seconds_since(found.reached)
+    return Batch(found.reviewed, found.deleted, found.put_off, found.bytes, late_seconds=late)
+
+
+def _seconds_since(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 async def _older_than(age: timedelta, oldest: Awaitable[float | None]) -> float | None:

@@ -36,14 +36,14 @@ class Ledger(Protocol):
 
 
 class Loop:
-    """Runs one collector until it is stopped. `wake` has it look at once."""
+    """Runs one collector until it is stopped. `wake` ends its wait for work, and no other."""
 
     def __init__(self, collector: Collector, pace: Pace, ledger: Ledger) -> None:
         self._collector = collector
         self._pace = pace
         self._ledger = ledger
-        self._signal = asyncio.Event()
-        self._stopping = False
+        self._waking = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._was_paused = False
         self._spell = _Spell()
         self._followers: Sequence[Loop] = ()
@@ -53,24 +53,28 @@ class Loop:
         self._followers = followers
 
     def wake(self) -> None:
-        """End the present wait."""
-        self._signal.set()
+        """End the wait for work."""
+        self._waking.set()
 
     def stop(self) -> None:
         """End after the batch that is under way."""
-        self._stopping = True
-        self._signal.set()
+        self._stopping.set()
+        self._waking.set()
 
     async def run(self) -> None:
         """Work until stopped. Whatever goes wrong is logged and tried again later."""
-        while not self._stopping:
-            self._signal.clear()
-            wait = await self._turn()
+        while not self._stopping.is_set():
+            self._waking.clear()
+            wait, end = await self._turn()
             self._ledger.sleep(self._collector.name, wait)
-            await self._rest(wait)
+            try:
+                async with asyncio.timeout(wait):
+                    await end.wait()
+            except TimeoutError:
+                continue
 
-    async def _turn(self) -> float:
-        """One batch, and then how long to rest."""
+    async def _turn(self) -> tuple[float, asyncio.Event]:
+        """One batch, and then how long to rest, and what ends the rest sooner."""
         began = monotonic()
         try:
             batch = await self._collector.collect(self._pace.limit)
@@ -79,12 +83,13 @@ class Loop:
             self._spell.add(batch)
             pause = self._pace.done(batch, seconds, monotonic())
             if pause is not None:
-                return pause
+                return pause, self._stopping
             self._tell(batch)
-            return self._pace.idle(None if batch.is_paused else await self._collector.seconds_until_due())
+            due = None if batch.is_paused else await self._collector.seconds_until_due()
+            return self._pace.idle(due), self._waking
         except Exception as error:  # noqa: BLE001  (a collector that ends is one that nobody restarts)
             self._ledger.failure(self._collector.name, monotonic() - began)
-            return await self._give_way(error)
+            return await self._give_way(error), self._waking
 
     async def _give_way(self, error: Exception) -> float:
         known = isinstance(error, RegistryError | StorageError | TimeoutError)
@@ -113,13 +118,6 @@ class Loop:
             for follower in self._followers:
                 follower.wake()
         self._spell = _Spell()
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._signal.wait()
-        except TimeoutError:
-            return
 
 
 class _Spell:

@@ -1,7 +1,8 @@
 """How much at a time, and how long between. Pure arithmetic: it is told what happened and says what to do.
 
 A collector that finds full batches goes on after a pause in proportion to the time that the last one took: on a
-database that is slow, for whatever reason, it is at work no larger part of the time, with smaller batches.
+database that is slow, for whatever reason, it is at work no larger part of the time, with smaller batches. One that has
+fallen behind rests less, and in the end not at all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # A batch of reviews holds its locks while it lasts.
 BATCH_SECONDS_MAX: Final = 0.25
+# What is late by the first is hurried, by the second done without pauses.
+LATE_SECONDS: Final = 3600.0
+VERY_LATE_SECONDS: Final = 12 * 3600.0
 # However far the settings let waits grow: an hour's wait would be found out by nobody until the disk is full.
 IDLE_SECONDS_MAX: Final = 60.0
 ERROR_SECONDS_MAX: Final = 300.0
@@ -26,18 +30,17 @@ _JITTER: Final = 0.2
 
 @dataclass(frozen=True)
 class Tempo:
-    """What the settings say. `load` is the part of the time at work; `rate` items a second, 0 as many as there are.
+    """What the settings say.
 
-    A batch that takes longer than `batch_seconds` is made smaller, from `batch` on.
-
-    `interval_seconds` is the shortest wait once nothing more is due, `longest_seconds` the longest of any kind. With
-    `is_steady` an idle collector always looks again after the interval. Errors are forgotten by a success, but not
-    before `cooldown_seconds` have passed.
+    `load` is the part of the time at work as long as nothing is late; `rate` items a second, 0 as many as there are. A
+    batch that takes longer than `batch_seconds` is made smaller, from `batch` on. `interval_seconds` is the shortest
+    wait once nothing more is due, `longest_seconds` the longest of any kind. With `is_steady` an idle collector always
+    looks again after the interval. Errors are forgotten by a success, but not before `cooldown_seconds` have passed.
     """
 
     batch: int = 100
     batch_seconds: float = BATCH_SECONDS_MAX
-    load: float = 0.25
+    load: float = 0.05
     rate: int = 0
     interval_seconds: float = 5.0
     longest_seconds: float = IDLE_SECONDS_MAX
@@ -65,7 +68,7 @@ class Pace:
             self.limit = min(self.limit * 2, self._tempo.batch)
         if not is_full:
             return None
-        pause = seconds / self._tempo.load - seconds
+        pause = seconds / self._load(batch.late_seconds) - seconds
         if self._tempo.rate:
             pause = max(pause, batch.taken / self._tempo.rate - seconds)
         return max(pause, self._error_wait() if self._errors else 0.0)
@@ -91,6 +94,11 @@ class Pace:
             wait = tempo.interval_seconds
         wait = max(min(wait, longest), tempo.interval_seconds, _WAIT_SECONDS_MIN)
         return max(_jittered(wait), self._error_wait() if self._errors else 0.0)
+
+    def _load(self, late_seconds: float) -> float:
+        """The part of the time at work: what the settings say, and more for one that is late."""
+        lateness = (late_seconds - LATE_SECONDS) / (VERY_LATE_SECONDS - LATE_SECONDS)
+        return self._tempo.load + (1 - self._tempo.load) * min(max(lateness, 0.0), 1.0)
 
     def _error_wait(self) -> float:
         longest = min(ERROR_SECONDS_MAX, max(self._tempo.longest_seconds, 0.0))

@@ -44,11 +44,10 @@ class Gc(Section):
     """`gc`."""
 
     disabled: Flag = setting("Run no collectors beside `registry serve`.", default=False)
-    batchsize: Annotated[Whole, Field(ge=1, le=1000)] = setting(
-        "Most reviews at a time.", default=100
-    )
+    batchsize: Annotated[Whole, Field(ge=1, le=1000)] = setting("Most reviews at a time.", default=100)
     load: Annotated[Number, Field(gt=0, le=1)] = setting(
-        "Part of its time that each collector may be at work; 1 is without pauses.", default=0.25
+        "Part of its time that each collector is at work, unless it is late; 1 is without pauses.",
+        default=0.05,
     )
     ratelimit: Count = setting("Most reviews a second of each collector; 0 is as many as it can.", default=0)
     maxbackoff: Duration = setting(

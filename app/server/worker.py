@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # For what is left to do after the last request, such as closing database connections.
 CLOSE_SECONDS: Final = 5.0
+# Requests come first where processors are short.
+NICENESS: Final = 10
 
 _log = logging.getLogger("registry.server")
 
@@ -89,6 +91,7 @@ async def _serve(order: Order, listener: int, settings: Settings, channel: Chann
 
 
 async def _collect(order: Order, settings: Settings, channel: Channel) -> None:
+    os.nice(NICENESS)
     crew = await importlib.import_module(order.wiring).open_crew(settings, GcMetrics())
     stopped = asyncio.create_task(_obey(channel))
     stopping = asyncio.Event()

@@ -63,13 +63,14 @@ class Tombstone:
     storage_key: str
     size: int | None
     attempts: int
+    due_since: datetime
 
 
 _limit = bindparam("limit", type_=Integer)
 _from = bindparam("begin", type_=TIMESTAMP(timezone=True))
 _keys = bindparam("keys", type_=ARRAY(Text))
 _OUTCOME: Final = [column(name, Integer) for name in ("reviewed", "deleted", "put_off", "bytes", "reached")]
-_TOMBSTONE: Final = [column(name, Text) for name in ("storage_key", "size", "attempts")]
+_TOMBSTONE: Final = [column(name, Text) for name in ("storage_key", "size", "attempts", "due_since")]
 
 COLLECT_BLOBS: Final = Statement(
     "collecting.blobs",

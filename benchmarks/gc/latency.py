@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from app.config.background import Gc
 from benchmarks import asking, children
 from benchmarks.errors import CaseError
 from benchmarks.gc.content import repository
@@ -32,7 +33,7 @@ RATES: Final = {"pull": 100.0, "head": 50.0, "push": 15.0}
 QUIET: Final = "quiet"
 DEFAULT: Final = "default pace"
 FULL: Final = "full speed"
-LOADS: Final = {QUIET: 0.0, DEFAULT: 0.25, FULL: 1.0}
+LOADS: Final = {QUIET: 0.0, DEFAULT: Gc().load, FULL: 1.0}
 PERCENTILES: Final = (50, 99)
 _REPOSITORY: Final = "bench/pushes"
 # Repositories that are read from.

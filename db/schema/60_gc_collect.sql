@@ -322,7 +322,7 @@ $$;
 -- Take up to `p_limit` tombstones whose time has come, for `p_lease`: meanwhile their objects are deleted, without a
 -- transaction (I7). `attempts` also tells a session that it comes too late to adopt the key (app/store/uploads.py).
 CREATE FUNCTION gc_take_tombstones(p_limit integer, p_lease interval)
-RETURNS TABLE (storage_key text, size bigint, attempts integer)
+RETURNS TABLE (storage_key text, size bigint, attempts integer, due_since timestamptz)
 LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
 AS $$
 #variable_conflict use_column
@@ -332,12 +332,12 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH due AS (
-        SELECT t.storage_key FROM gc_storage_deletions AS t WHERE t.not_before <= now()
+        SELECT t.storage_key, t.not_before FROM gc_storage_deletions AS t WHERE t.not_before <= now()
         ORDER BY t.not_before LIMIT p_limit FOR UPDATE SKIP LOCKED
     )
     UPDATE gc_storage_deletions AS d SET not_before = now() + p_lease, attempts = d.attempts + 1
     FROM due WHERE d.storage_key = due.storage_key
-    RETURNING d.storage_key, d.size, d.attempts;
+    RETURNING d.storage_key, d.size, d.attempts, due.not_before;
 END
 $$;
 

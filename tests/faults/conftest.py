@@ -10,6 +10,7 @@ import pytest
 from app.blobs.drivers.filesystem import Filesystem
 from tests.faults.client import Client
 from tests.faults.place import Cluster, Registry, running
+from tests.support.fsck import assert_fsck_clean
 from tests.support.invariants import assert_invariants
 
 if TYPE_CHECKING:
@@ -41,4 +42,13 @@ def invariants(request: pytest.FixtureRequest) -> Iterator[None]:
     registry = request.getfixturevalue("registry") if "registry" in request.fixturenames else None
     yield
     if registry is not None:
-        asyncio.run(assert_invariants(registry.target, Filesystem(registry.root)))
+        asyncio.run(_check(registry))
+
+
+async def _check(registry: Registry) -> None:
+    driver = Filesystem(registry.root)
+    try:
+        await assert_invariants(registry.target, driver)
+        await assert_fsck_clean(registry.target, driver)
+    finally:
+        await driver.close()

@@ -11,6 +11,7 @@ from app.blobs.driver import StorageUnavailable
 from app.domain.access import Anyone
 from app.domain.names import RepositoryName
 from app.services.push_blob import Chunk
+from tests.support.fsck import assert_fsck_clean
 from tests.support.invariants import assert_invariants
 from tests.support.registry import open_registry
 
@@ -59,6 +60,7 @@ def run(
         async with asyncio.timeout(60), open_registry(database, root, driver=driver) as registry:
             await scenario(registry)
             await assert_invariants(database, registry.driver)
+            await assert_fsck_clean(database, registry.driver)
 
     asyncio.run(bounded())
 

@@ -18,6 +18,7 @@ from app.blobs.drivers.filesystem import Filesystem
 from tests.soak.crowd import Crowd
 from tests.soak.watch import descriptors, memory_bytes, uploads
 from tests.support.effort import EFFORT
+from tests.support.fsck import assert_fsck_clean
 from tests.support.invariants import assert_invariants
 from tests.support.processes import wait_for
 from tests.support.served import serve
@@ -98,5 +99,6 @@ async def check_invariants(database: Target, data: Path) -> None:
     driver = Filesystem(data)
     try:
         await assert_invariants(database, driver)
+        await assert_fsck_clean(database, driver)
     finally:
         await driver.close()

@@ -127,11 +127,17 @@ class Served:
 
     def workers(self) -> list[int]:
         """The processes that answer requests."""
-        return [pid for pid in descendants(self.process.pid) if "app.server.worker worker" in command_line(pid)]
+        return [
+            pid for pid in descendants(self.process.pid) if "app.server.worker worker" in command_line(pid)
+        ]
 
     def collectors(self) -> list[int]:
         """The process of the collectors."""
-        return [pid for pid in descendants(self.process.pid) if "app.server.worker collectors" in command_line(pid)]
+        return [
+            pid
+            for pid in descendants(self.process.pid)
+            if "app.server.worker collectors" in command_line(pid)
+        ]
 
     def worker_of(self, local_port: int) -> int:
         """The process that has taken our connection from `local_port`; 0 if none has yet."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.store import collecting
+from tests.support.fsck import assert_fsck_clean
 from tests.support.invariants import assert_invariants
 from tests.support.registry import image
 from tests.workers.support import open_site
@@ -89,6 +90,7 @@ def test_crews_when_an_image_was_untagged_then_three_of_them_leave_nothing_of_it
             )
             assert len([item async for item in site.registry.driver.list()]) == 3
             await assert_invariants(database, site.registry.driver)
+            await assert_fsck_clean(database, site.registry.driver)
 
     asyncio.run(scenario())
 
@@ -209,5 +211,6 @@ def test_upload_when_it_was_given_up_then_its_session_and_object_go_and_a_young_
             assert (await site.registry.client.get(sessions[1])).status_code == 204
             assert [item.size async for item in site.registry.driver.list()] == [len(b"young")]
             await assert_invariants(database, site.registry.driver)
+            await assert_fsck_clean(database, site.registry.driver)
 
     asyncio.run(scenario())

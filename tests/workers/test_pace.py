@@ -16,6 +16,19 @@ def test_pause_when_a_batch_was_full_then_the_collector_works_its_part_of_the_ti
     assert pace.done(FULL, 0.1, now=0) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("late_hours", "load"), [(-1, 0.1), (0.5, 0.1), (1, 0.1), (6.5, 0.55), (12, 1), (200, 1)]
+)
+def test_pause_when_the_collector_is_late_then_it_hurries_until_it_does_not_rest(
+    late_hours: float, load: float
+) -> None:
+    pause = Pace(Tempo(batch=100, load=0.1)).done(
+        Batch(taken=100, late_seconds=3600 * late_hours), 0.1, now=0
+    )
+
+    assert pause == pytest.approx(0.1 / load - 0.1)
+
+
 def test_pause_when_load_is_one_then_there_is_none() -> None:
     assert Pace(Tempo(batch=100, load=1)).done(FULL, 0.1, now=0) == 0
 
