@@ -22,7 +22,9 @@ from app.blobs.driver import KeyInvalid
 
 HEALTH_PREFIX: Final = "health/"
 # What stands in the root beside the objects.
-NOT_OBJECTS: Final = frozenset({HEALTH_PREFIX, "lock", "postgres/", "postgres.log", "postgres.log.1"})
+NOT_OBJECTS: Final = frozenset({
+    HEALTH_PREFIX, "lock", "config.yml", "postgres/", "postgres.log", "postgres.log.1",
+})  # fmt: skip
 # S3's bound on a key, and the file systems' on one name in a path.
 KEY_BYTES_MAX: Final = 1024
 KEY_PART_BYTES_MAX: Final = 255

@@ -29,10 +29,7 @@ def serve(config: Path | None) -> None:
     tell_warnings(result.warnings)
     doors = choices.open_doors(settings)
     try:
-        try:
-            asyncio.run(refuse_unready(settings, command_line("database migrate up", config)))
-        except RegistryError as error:
-            raise Failure(str(error)) from error
+        refuse_unready(settings, config)
         supervisor.run(
             supervisor.Site(
                 settings, doors, ready=lambda: tell_ready(doors.url), collecting=choices.collecting(settings)
@@ -42,11 +39,19 @@ def serve(config: Path | None) -> None:
         doors.close()
 
 
-async def refuse_unready(settings: Settings, remedy: str) -> None:
-    """Raise Failure if the database lacks a migration, or Unavailable if the storage is not the database's.
+def refuse_unready(settings: Settings, config: Path | None) -> None:
+    """Raise Failure if the database lacks a migration, or the storage is not the one that it knows.
 
     A database that a newer release has migrated will do.
     """
-    if not await migrate.is_current(target_of(settings)):
-        raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")
-    await refuse_empty_storage(settings)
+
+    async def check() -> None:
+        if not await migrate.is_current(target_of(settings)):
+            remedy = command_line("database migrate up", config)
+            raise Failure(f"the metadata database lacks migrations; apply them first: {remedy}")
+        await refuse_empty_storage(settings)
+
+    try:
+        asyncio.run(check())
+    except RegistryError as error:
+        raise Failure(str(error)) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -48,6 +50,11 @@ def report(error: BaseException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # Whoever read has enough, as `head` has. What is still buffered must not be an error at the process's end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     code, sentences = _told(error)
     for sentence in sentences:
         click.echo(f"registry: {sentence}", err=True)

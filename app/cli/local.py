@@ -1,13 +1,15 @@
 """`registry serve --local`: everything in one directory, with a PostgreSQL of its own.
 
-The directory holds the blobs, the database (`postgres`) and the lock that keeps a second instance out. Whatever ends
-the registry ends the database too.
+The directory holds the blobs, the database (`postgres`), the lock that keeps a second instance out, and a configuration
+file for other commands. Whatever ends the registry ends the database too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from app.runtime.embedded import Address
     from app.server.choices import Doors
 
+CONFIGURATION: Final = "config.yml"
 # Enough for one machine; each of the sixteen that a server gets by default makes the first start slower.
 PARTITIONS: Final = 4
 # For an operator's psql, and for what the registry opens beside its pools.
@@ -57,6 +60,7 @@ def serve(data: Path) -> None:
             server = EmbeddedPostgres(root / "postgres", max_connections=_connections(settings))
             address = stack.enter_context(server)
             settings, target = _with_database(settings, address), Target(**asdict(address))
+            _write_configuration(root, settings)
             trouble = partial(_trouble, server)
         else:
             target = _own_target(settings)
@@ -96,6 +100,29 @@ def _with_database(settings: Settings, address: Address) -> Settings:
         "sslmode": "disable",
     }
     return settings.model_copy(update={"database": settings.database.model_copy(update=keys)})
+
+
+def _write_configuration(root: Path, settings: Settings) -> None:
+    """A file with which other commands find this registry while it runs."""
+    database = settings.database
+    content = {
+        "version": "0.1",
+        "http": {"addr": settings.http.addr},
+        "storage": {"filesystem": {"rootdirectory": str(root)}},
+        "database": {
+            "host": database.host,
+            "port": database.port,
+            "user": database.user,
+            "dbname": database.dbname,
+            "sslmode": database.sslmode,
+            "preparedstatements": True,
+        },
+    }
+    path = root / CONFIGURATION
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"# Written at each start of registry serve --local, for: registry gc status {path}\n")
+        file.write(json.dumps(content, indent=2) + "\n")  # JSON is YAML, and needs no module to be loaded
 
 
 def _own_target(settings: Settings) -> Target:

@@ -152,6 +152,23 @@ def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
             yield from commands(command.get_command(context, name), (*path, name))
 
 
+def test_output_when_nobody_reads_it_then_the_command_ends_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*COMMAND, "--help"],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_help_then_it_loads_nothing_but_the_command_line() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import app.cli, sys; print(*sys.modules)"],

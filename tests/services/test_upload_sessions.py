@@ -518,5 +518,8 @@ def test_invariants_when_a_blobs_object_is_lost_or_nobodys_then_they_are_found_b
         with pytest.raises(AssertionError, match="catalog"):
             await assert_invariants(database)
         await registry.rows("UPDATE repositories SET has_tags = false")
+        await registry.rows(
+            "UPDATE blobs SET storage_key = NULL WHERE storage_key = $1", rows[0]["storage_key"]
+        )
 
     run(database, tmp_path, scenario)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS: Final = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND application_name = 'registry' AND pid <> pg_backend_pid()
 """
 _UPLOADS: Final = "SELECT count(*) FROM blob_uploads"
 _BUSY: Final = "SELECT count(*) FROM blob_uploads WHERE writer IS NOT NULL"
@@ -38,7 +38,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 def connections(database: Target) -> int:
-    """How many connections the database has, but for the one that asks."""
+    """How many connections the workers have: not the collectors, nor who asks."""
     return asyncio.run(_asked(database, _CONNECTIONS))
 
 

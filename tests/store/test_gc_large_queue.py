@@ -49,7 +49,11 @@ PICKS: Final = {
         "review_after",
     ),
     "blob_uploads": ("gc_expire_uploads", r"SELECT id FROM blob_uploads.*?SKIP LOCKED", "updated_at"),
-    "gc_storage_deletions": ("gc_take_tombstones", r"SELECT t\.storage_key FROM.*?SKIP LOCKED", "not_before"),
+    "gc_storage_deletions": (
+        "gc_take_tombstones",
+        r"SELECT t\.storage_key, t\.not_before FROM.*?SKIP LOCKED",
+        "not_before",
+    ),
 }
 
 

@@ -101,6 +101,14 @@ def test_serve_when_the_collectors_are_killed_then_others_take_their_place_and_r
         assert "collectors ended" in registry.errors.read_text()
 
 
+def test_local_when_it_runs_then_its_directory_has_a_configuration_for_other_commands(data: Path) -> None:
+    with serve(data, HTTP_WORKERS="1") as registry:
+        registry.push("a/b", "v1", make_index("some"))
+        for words in (["gc", "status"], ["gc", "explain", "a/b:v1"], ["fsck"]):
+            done = run([*COMMAND[:-1], *words, str(data / "config.yml")])
+            assert (done.code, done.errors) == (0, ""), words
+
+
 # On a database of the test's own, as several replicas share it.
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from app.cli.gc.words import line, many, mib, number, plain, printable
+from app.cli.words import line, many, mib, number, plain, printable
 from app.services.fsck import Kind
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from app.cli.gc import words
-from app.cli.gc.place import Place
+from app.cli import words
+from app.cli.gc.place import Place, paused
 from app.cli.settings import config_argument
 from app.domain.digest import Algorithm, Digest
 from app.domain.errors import RegistryError
@@ -100,7 +100,7 @@ def _lines(
     if found.receipts:
         yield from _receipts(found)
     if any(verdict.outcome == "goes" for verdict in found.verdicts):
-        notes = (words.paused(found.control, found.now),) if found.control.is_paused else ()
+        notes = (paused(found.control, found.now),) if found.control.is_paused else ()
         yield from (f"note: {line}" for line in (*notes, *hindrances))
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from app.cli.gc import words
-from app.cli.gc.place import Place
+from app.cli.gc.place import Place, paused
 from app.cli.settings import config_argument
 from app.store import collecting, gc_counts
 
@@ -47,4 +46,4 @@ def command(*, reason: str, config: Path | None) -> None:
     if changed:
         click.echo("paused: nothing is deleted until registry gc resume")
     else:
-        click.echo(f"nothing to do: {words.paused(control, now)}")
+        click.echo(f"nothing to do: {paused(control, now)}")

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from app.cli import words
 from app.cli.errors import BadConfiguration, Failure
 from app.cli.settings import command_line, loaded
 from app.domain.errors import RegistryError
@@ -16,10 +17,12 @@ from app.wiring.parts import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from datetime import datetime
     from pathlib import Path
     from typing import Any
 
     from app.config import Settings
+    from app.store.gc_counts import Control
     from app.store.observing import Observer
 
 T = TypeVar("T")
@@ -95,6 +98,15 @@ class Place:
             "gc.blobs.disabled is set: no blob and no object is deleted": gc.blobs.disabled,
         }
         return tuple(sentence for sentence, is_so in facts.items() if is_so)
+
+
+def paused(control: Control, now: datetime) -> str:
+    """Whether deletions are paused, in words."""
+    if not control.is_paused:
+        return "deletions are not paused"
+    reason = f": {words.printable(control.reason)}" if control.reason else ""
+    ago = words.since(control.changed_at, now)
+    return f"deletions are paused since {words.moment(control.changed_at)} ({ago}){reason}"
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from app.cli.gc import words
-from app.cli.gc.place import Place
+from app.cli import words
+from app.cli.gc.place import Place, paused
 from app.cli.settings import config_argument
 from app.services.gc_plan import Plan, PlanRules
 from app.store import gc_counts
@@ -57,7 +57,7 @@ def command(*, is_json: bool, limit: int | None, config: Path | None) -> None:
             return
         for line in _sum(plan):
             click.echo(line)
-        for line in (*([words.paused(control, now)] if control.is_paused else []), *place.hindrances):
+        for line in (*([paused(control, now)] if control.is_paused else []), *place.hindrances):
             click.echo(f"note: {line}")
 
     place.observe(work)

@@ -10,8 +10,8 @@ import click
 
 from app.blobs.driver import StorageError
 from app.blobs.drivers import open_driver
+from app.cli import words
 from app.cli.errors import Failure, told
-from app.cli.gc import words
 from app.cli.gc.place import Place
 from app.cli.progress import Progress
 from app.cli.settings import config_argument

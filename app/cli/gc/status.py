@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.gc import words
-from app.cli.gc.place import Place
+from app.cli import words
+from app.cli.gc.place import Place, paused
 from app.cli.settings import config_argument
 from app.services import gc_status
 
@@ -57,7 +57,7 @@ def _document(found: Status, hindrances: tuple[str, ...]) -> dict[str, Any]:
 
 def lines(found: Status, hindrances: tuple[str, ...]) -> Iterator[str]:
     """The status as text."""
-    yield words.paused(found.control, found.now)
+    yield paused(found.control, found.now)
     yield from hindrances
     if found.overdue:
         yield f"{words.many(found.overdue, 'review')} overdue for more than 24 hours; the view gc_overdue lists them"

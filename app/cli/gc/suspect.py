@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from app.cli.gc import words
+from app.cli import words
 from app.cli.gc.place import Place
 from app.cli.progress import Progress
 from app.cli.settings import config_argument

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +9,7 @@ import click
 from app.cli.configured import refuse_unready
 from app.cli.errors import Failure, told
 from app.cli.ready import tell_warnings
-from app.cli.settings import command_line, config_argument, loaded, refuse_unserved
-from app.domain.errors import RegistryError
+from app.cli.settings import config_argument, loaded, refuse_unserved
 from app.server import choices, supervisor
 from app.server.errors import ServerError
 
@@ -41,10 +39,7 @@ def command(*, is_debug: bool, config: Path | None) -> None:
         debug = choices.open_debug_door(settings) if is_debug else None
         doors = choices.Doors(None, debug, "")
         try:
-            try:
-                asyncio.run(refuse_unready(settings, command_line("database migrate up", config)))
-            except RegistryError as error:
-                raise Failure(str(error)) from error
+            refuse_unready(settings, config)
             supervisor.run(
                 supervisor.Site(
                     settings,

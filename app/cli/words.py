@@ -1,4 +1,4 @@
-"""How the commands of `registry gc` write numbers, moments and tables; and the same things as JSON."""
+"""How commands write numbers, moments and tables; and the same things as JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from app.domain.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from app.store.gc_counts import Control
 
 _MIB: Final = 1024 * 1024
 # What the driver makes of PostgreSQL's infinite moments.
@@ -79,16 +77,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  "
             for cell, width, title in zip(line, widths, head, strict=True)
         )
         yield (indent + "  ".join(cells)).rstrip()
-
-
-def paused(control: Control, now: datetime) -> str:
-    """Whether deletions are paused."""
-    if not control.is_paused:
-        return "deletions are not paused"
-    reason = f": {printable(control.reason)}" if control.reason else ""
-    return (
-        f"deletions are paused since {moment(control.changed_at)} ({since(control.changed_at, now)}){reason}"
-    )
 
 
 def document(value: Any) -> str:
