@@ -92,7 +92,8 @@ class Pusher:
         if subject := self._tagged_in(name):
             tag = self._random.choice(("", "", self._tag()))
             referrer = self._wares.referrer(self._random, self._mark(), subject)
-            if self._push(name, referrer, tag):
+            # It may have taken the only tag of its subject.
+            if self._push(name, referrer, tag) and self._is_tagged(name, subject):
                 self._about.append((name, referrer))
 
     def retag(self, name: str) -> None:
@@ -120,6 +121,9 @@ class Pusher:
         for repository, tag in list(self._tags):
             if repository == name and self._tags[name, tag].digest == ware.digest:
                 self._tagged(name, tag, None)
+        self._about = [
+            (place, other) for place, other in self._about if place != name or other.digest != ware.digest
+        ]
 
     def pull(self, name: str) -> None:
         if tags := [tag for repository, tag in self._tags if repository == name]:
@@ -177,10 +181,7 @@ class Pusher:
         before = self._tags.pop((name, tag), None)
         if ware is not None:
             self._tags[name, tag] = ware
-        if before is not None and not any(
-            repository == name and held.digest == before.digest
-            for (repository, _), held in self._tags.items()
-        ):
+        if before is not None and not self._is_tagged(name, before):
             self._about = [
                 (place, other)
                 for place, other in self._about
@@ -278,6 +279,11 @@ class Pusher:
 
     def _mark(self) -> str:
         return f"{self._number} {self._random.getrandbits(60)}"
+
+    def _is_tagged(self, name: str, ware: Ware) -> bool:
+        return any(
+            repository == name and held.digest == ware.digest for (repository, _), held in self._tags.items()
+        )
 
     def _tagged_in(self, name: str) -> Ware | None:
         found = [ware for (repository, _), ware in self._tags.items() if repository == name]
