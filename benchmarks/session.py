@@ -142,6 +142,9 @@ class Session:
         finally:
             for path in files.large_files(contender.blobs) - there:
                 path.unlink(missing_ok=True)
+            # The registry does not start on a storage in which nothing is left of what its database names.
+            contender.blobs.mkdir(parents=True, exist_ok=True)
+            (contender.blobs / "left").touch()
             await _settle(contender)
 
 

@@ -66,13 +66,14 @@ def serve(data: Path) -> None:
             target = _own_target(settings)
         refuse_unserved(settings)
         _migrate(target)
+        collecting = None if _is_emptied(root, settings) else choices.collecting(settings)
         supervisor.run(
             supervisor.Site(
                 settings,
                 doors,
                 ready=partial(_tell_ready, doors, root),
                 trouble=trouble,
-                collecting=choices.collecting(settings),
+                collecting=collecting,
             )
         )
 
@@ -139,6 +140,21 @@ def _migrate(target: Target) -> None:
             asyncio.run(migrate.upgrade(target, partitions=PARTITIONS))
     except RegistryError as error:
         raise Failure(str(error)) from error
+
+
+def _is_emptied(root: Path, settings: Settings) -> bool:
+    """Whether the objects are gone that the database names. Served all the same: the database runs with it alone."""
+    if any((root / "objects").glob("*/*")):
+        return False
+    # It takes a while to load, and is not needed but now.
+    from app.wiring.checks import refuse_empty_storage  # noqa: PLC0415
+
+    try:
+        asyncio.run(refuse_empty_storage(settings))
+    except RegistryError as error:
+        _log.warning("%s; until the next start nothing is collected", error)
+        return True
+    return False
 
 
 def _trouble(server: EmbeddedPostgres) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,23 @@ def test_local_when_it_runs_then_its_directory_has_a_configuration_for_other_com
         for words in (["gc", "status"], ["gc", "explain", "a/b:v1"], ["fsck"]):
             done = run([*COMMAND[:-1], *words, str(data / "config.yml")])
             assert (done.code, done.errors) == (0, ""), words
+
+
+def test_local_when_its_objects_were_removed_then_it_serves_without_collecting_until_fsck_was_told(
+    data: Path,
+) -> None:
+    with serve(data, HTTP_WORKERS="1") as registry:
+        registry.push("a/b", "v1", make_index("some"))
+    shutil.rmtree(data / "objects")
+    with serve(data, HTTP_WORKERS="1") as registry:
+        assert registry.collectors() == []
+        assert "the storage is empty, but the database names objects in it" in registry.errors.read_text()
+        repair = run([*COMMAND[:-1], "fsck", "--repair", "--all-lost", str(data / "config.yml")])
+        assert repair.code == 1
+    with serve(data, HTTP_WORKERS="1") as registry:
+        assert wait_for(registry.collectors)
+        registry.push("a/b", "v1", make_index("some"))
+        registry.check("a/b", "v1", make_index("some"))
 
 
 # On a database of the test's own, as several replicas share it.
