@@ -41,6 +41,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            if kind is None:
+                self._bar.length = max(self._count, 1)  # there was less than was thought
             self._draw()
             self._bar.__exit__(kind, error, trace)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -54,5 +55,5 @@ class Teller:
     def close(self) -> None:
         """End the progress of the phase, if there is one."""
         if self._progress is not None:
-            self._progress.__exit__(None, None, None)
+            self._progress.__exit__(*sys.exc_info())
             self._progress = None
