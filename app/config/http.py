@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -61,7 +62,27 @@ def _headers(headers: dict[str, Texts]) -> dict[str, Texts]:
     return headers
 
 
+def _proxy(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        network = None
+    if network is None or "%" in text:
+        raise refusal(f"names {shown(text)}, which is no address or network such as 10.0.0.1 or 10.0.0.0/8")
+    if network.prefixlen == 0:
+        raise refusal(f"names {shown(text)}: if everybody is believed, clients choose their own addresses")
+    try:
+        ip_network(text)
+    except ValueError:
+        address = text.partition("/")[0]
+        raise refusal(
+            f"names {shown(text)}, which is both an address and a network; write {address} or {network}"
+        ) from None
+    return text
+
+
 Headers = Annotated[dict[str, Texts], AfterValidator(_headers)]
+Proxies = tuple[Annotated[Text, AfterValidator(_proxy)], ...]
 Net = Annotated[Literal["tcp", "unix"], folded()]
 
 
@@ -91,12 +112,7 @@ class Debug(Section):
         default="",
     )
     prometheus: Prometheus = section(Prometheus, "Metrics.")
-    tls: DebugTls = section(
-        DebugTls,
-        "TLS of the debug server.",
-        status=Status.LATER,
-        note="not supported yet; `registry serve` refuses to start with it",
-    )
+    tls: DebugTls = section(DebugTls, "TLS of the debug server.")
     pprof: Pprof = section(Pprof, "Profiling.")
 
     @property
@@ -141,6 +157,13 @@ class Http(Section):
     relativeurls: Flag = setting(
         "Send relative URLs in `Location`; not used if `http.host` is set.", default=False
     )
+    trustedproxies: Proxies = setting(
+        "Addresses and networks (`10.0.0.0/8`, `2001:db8::1`) of the proxies in front of the registry. Of them it "
+        "believes `Forwarded` (RFC 7239) or `X-Forwarded-For` about a client's address, which failed logins are "
+        "counted by and the access log has. Where both headers are there and differ, neither is believed: let "
+        "the proxy set one and remove the other. A proxy on a Unix socket is always believed.",
+        default=(),
+    )
     draintimeout: Span = setting(
         "How long requests in flight may go on after SIGTERM; 0 is ten seconds.", default=span("0s")
     )
@@ -165,9 +188,19 @@ class Http(Section):
                 Address.parse(self.addr)
             except ValueError as error:
                 raise refusal(str(error), "addr") from None
+        if self.debug.tls.enabled and not (self.debug.tls.certificate or self.tls.certificate):
+            raise refusal(
+                "required, because http.debug.tls.enabled is set and http.tls.certificate is not",
+                "debug.tls.certificate",
+            )
         return self
 
     @property
     def address(self) -> Address:
         """Where a `tcp` server listens."""
         return Address.parse(self.addr)
+
+    @property
+    def debug_tls(self) -> Tls | None:
+        """What the debug address is served with; None: without TLS."""
+        return self.debug.tls.beside(self.tls)

@@ -72,16 +72,18 @@ class Tls(Section):
     """`http.tls`."""
 
     certificate: Text = setting(
-        "File with the certificate chain (PEM). It and `key` turn TLS on.", default=""
+        "File with the certificate chain (PEM). It and `key` turn TLS on. Both are read again when they change.",
+        default="",
     )
     key: Text = setting("File with the private key (PEM).", default="")
     clientcas: Texts = setting(
-        "Files with the CAs of client certificates (PEM); none: clients need none.", default=()
+        "Files with the CAs of client certificates (PEM); none: clients need none. Read again when they change.",
+        default=(),
     )
     clientauth: ClientAuth = setting(
         "What is asked of clients once `clientcas` is set: `verify-client-cert-if-given` or "
-        "`require-and-verify-client-cert`. `request-client-cert` and `require-any-client-cert`, which verify "
-        "nothing, are refused at start.",
+        "`require-and-verify-client-cert`. `request-client-cert` asks nothing, and `require-any-client-cert`, "
+        "which takes a certificate of anybody's, is refused at start.",
         default="require-and-verify-client-cert",
     )
     minimumtls: MinimumTls = setting("`tls1.2` or `tls1.3`.", default="tls1.2")
@@ -132,6 +134,34 @@ class DebugTls(Section):
     enabled: Flag = setting("Serve the debug address over TLS.", default=False)
     certificate: Text = setting("File with the certificate chain; that of `http.tls` if not set.", default="")
     key: Text = setting("File with the private key; that of `http.tls` if not set.", default="")
-    clientcas: Texts = setting("Files with the CAs of client certificates.", default=())
-    minimumtls: Text = setting("Lowest TLS version; that of `http.tls` if not set.", default="")
-    ciphersuites: Texts = setting("TLS 1.2 cipher suites by Go's names.", default=())
+    clientcas: Texts = setting(
+        "Files with the CAs of client certificates, which clients must show then; those of `http.tls` do not "
+        "count here.",
+        default=(),
+    )
+    minimumtls: MinimumTls | None = setting(
+        "Lowest TLS version; that of `http.tls` if not set.", default=None
+    )
+    ciphersuites: tuple[Suite, ...] = setting(
+        "TLS 1.2 cipher suites by Go's names; those of `http.tls` if none are given.", default=()
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> DebugTls:
+        if bool(self.certificate) != bool(self.key):
+            missing, given = ("key", "certificate") if self.certificate else ("certificate", "key")
+            raise refusal(f"required, because http.debug.tls.{given} is set", missing)
+        return self
+
+    def beside(self, tls: Tls) -> Tls | None:
+        """What the debug address is served with, where the API is served with `tls`. None: without TLS."""
+        if not self.enabled:
+            return None
+        own = self if self.certificate else tls
+        return Tls(
+            certificate=own.certificate,
+            key=own.key,
+            clientcas=self.clientcas,
+            minimumtls=self.minimumtls or tls.minimumtls,
+            ciphersuites=self.ciphersuites or tls.ciphersuites,
+        )

@@ -91,11 +91,13 @@ class ByteStream(asyncio.Protocol):
 
     def shut(self) -> None:
         """Send what is still to be sent, then close."""
-        self._transport.close()
+        # To close twice breaks asyncio's own TLS, which the debug address has.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     async def close(self) -> None:
         """As `shut`; returns when it is done."""
-        self._transport.close()
+        self.shut()
         await self._until(self._lost)
 
     async def _until(self, event: asyncio.Event) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from app.runtime import logs
 from app.server.manner import DRAIN_SECONDS, Manner
 from app.server.sockets import Listeners, listen_tcp, listen_unix
-from app.server.tls import server_context
+from app.server.tls import debug_context, server_context
 
 if TYPE_CHECKING:
     from app.config import Settings
 
 # The module that builds the collectors.
 COLLECTING: Final = "app.wiring.collection"
+DEBUG_DRAIN_SECONDS: Final = 1.0
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -57,7 +58,8 @@ def open_doors(settings: Settings) -> Doors:
 
 
 def open_debug_door(settings: Settings) -> Listeners | None:
-    """Listen where health and metrics are asked for, if anywhere. Raises ServerError."""
+    """Listen where health and metrics are asked for, if anywhere, and check what TLS needs. Raises ServerError."""
+    debug_context(settings)
     address = settings.http.debug.address
     return listen_tcp(address, key="http.debug.addr") if address is not None else None
 
@@ -100,6 +102,11 @@ def manner(settings: Settings) -> Manner:
     return Manner(
         drain_seconds=drain_seconds(settings), tls=server_context(settings), h2c=settings.http.h2c.enabled
     )
+
+
+def debug_manner(settings: Settings) -> Manner:
+    """How the debug address is served. Raises ServerError if TLS lacks something."""
+    return Manner(drain_seconds=DEBUG_DRAIN_SECONDS, tls=debug_context(settings))
 
 
 def configure_logs(settings: Settings) -> None:

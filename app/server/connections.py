@@ -50,17 +50,23 @@ class Connection:
             if tls is not None and tls.selected_alpn_protocol() == "h2":
                 await self._serve_http2()
             else:
-                await self._serve_http1(is_tls=tls is not None)
+                await self._serve_http1()
         except ConnectionError:
             pass  # The client is gone, which whoever served it has been told.
         finally:
             self._idle.cancel()
             await self._stream.close()
 
-    def end_if_idle(self) -> None:
-        """Close the connection if nothing is under way on it."""
+    def end_if_idle(self, patience_seconds: float) -> None:
+        """Close the connection if nothing is under way on it.
+
+        With TLS that waits for the client's own goodbye, which whoever keeps the connection for later may never send:
+        not for longer than `patience_seconds`.
+        """
         if self._idle.is_idle:
             self._stream.shut()
+            if self._is_tls:
+                self._loop.call_later(patience_seconds, self._stream.abort)
 
     async def goodbye(self) -> None:
         """Tell the client that this server stops. HTTP/1.1 says so with its next answer."""
@@ -71,13 +77,13 @@ class Connection:
         """Cut the connection, whatever is still to be sent."""
         self._stream.abort()
 
-    async def _serve_http1(self, *, is_tls: bool) -> None:
+    async def _serve_http1(self) -> None:
         situation = http1.Situation(
             app=self._app,
-            scheme="https" if is_tls else "http",
+            scheme="https" if self._is_tls else "http",
             client=self._address("peername"),
             server=self._address("sockname"),
-            h2c=self._context.h2c and not is_tls,
+            h2c=self._context.h2c and not self._is_tls,
             date=lambda: self._config.response_headers("h11")[0],
             is_draining=lambda: self._context.draining,
             began=self._idle.end,
@@ -101,7 +107,7 @@ class Connection:
                 self._context,
                 tasks,
                 ConnectionState({}),
-                self._stream.fact("ssl_object") is not None,
+                self._is_tls,
                 self._address("peername"),
                 self._address("sockname"),
                 self._send,
@@ -131,6 +137,10 @@ class Connection:
                 self._stream.shut()
         else:
             self._stream.shut()
+
+    @property
+    def _is_tls(self) -> bool:
+        return self._stream.fact("ssl_object") is not None
 
     def _address(self, name: str) -> tuple[str, int] | None:
         """`peername` or `sockname`; None for a Unix socket, which has none."""

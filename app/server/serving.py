@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS: Final = 75.0
 # After the goodbye: long enough for a request that a client has already sent on an idle connection.
 GOODBYE_SECONDS: Final = 0.5
+# What an idle TLS connection has for the last bytes of an answer, and for the client's goodbye.
+PARTING_SECONDS: Final = 2.0
 TLS_HANDSHAKE_SECONDS: Final = 60.0
 
 _log = logging.getLogger("registry.server")
@@ -93,10 +95,11 @@ async def _drain(
     goodbye_seconds = min(GOODBYE_SECONDS, seconds)
     await asyncio.wait(list(connections), timeout=goodbye_seconds)
     await context.terminated.set()
+    left_seconds = seconds - goodbye_seconds
     for connection in connections.values():
-        connection.end_if_idle()
+        connection.end_if_idle(min(PARTING_SECONDS, left_seconds / 2))
     if connections:
-        await asyncio.wait(list(connections), timeout=seconds - goodbye_seconds)
+        await asyncio.wait(list(connections), timeout=left_seconds)
     if connections:
         _log.warning(
             "cut %d connections off, which were still busy after %g seconds", len(connections), seconds

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from app.server import choices
 from app.server.channel import Order
 from app.server.errors import ServerError
-from app.server.manner import Manner
 from app.server.seat import Seat
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from app.server.choices import Doors
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-DEBUG_DRAIN_SECONDS: Final = 1.0
 WATCH_SECONDS: Final = 0.5
 
 _log = logging.getLogger("registry.server")
@@ -174,8 +172,9 @@ class Supervisor:
         path = settings.http.debug.metrics_path
         pages = {path: Scrape(self._metrics)} if path is not None and self._metrics is not None else {}
         app = debug_app(health.failures, pages)
-        _log.info("health and metrics are at http://%s", door.name)
-        await serve(app, door.sockets, Manner(DEBUG_DRAIN_SECONDS), stop=self._over.wait)
+        manner = choices.debug_manner(settings)
+        _log.info("health and metrics are at %s://%s", "https" if manner.tls else "http", door.name)
+        await serve(app, door.sockets, manner, stop=self._over.wait)
 
     async def _check_workers(self) -> None:
         """A worker that is being replaced is no trouble; one that hangs is, and so is having none."""

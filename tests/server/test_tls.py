@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from app.config.load import load
+from app.server.errors import ServerError
+from app.server.tls import server_context
+from tests.server.certificates import root
 from tests.server.harness import registry, starting
 
 if TYPE_CHECKING:
@@ -75,6 +79,17 @@ def test_tls_when_the_minimum_is_1_3_then_1_2_is_refused(tmp_path: Path, own: di
         assert "ERROR" not in running.log
 
 
+def test_stop_when_a_client_keeps_an_idle_connection_then_it_is_not_waited_for(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    """With TLS a client has to answer the goodbye, and one that does nothing just then does not."""
+    with registry(tmp_path, tls=own, workers=1) as running, trusting(own, http2=True) as client:
+        assert client.get(f"{running.url}/who").status_code == 200
+        assert running.stop() == 0
+        assert "cut" not in running.log
+        assert "Traceback" not in running.log
+
+
 @pytest.mark.parametrize(
     ("mode", "without"), [("require-and-verify-client-cert", False), ("verify-client-cert-if-given", True)]
 )
@@ -87,6 +102,71 @@ def test_client_certificates_when_they_are_asked_for_then_only_good_ones_pass(
         assert passes(running.url, own, good)
         assert not passes(running.url, own, bad)
         assert passes(running.url, own, None) is without
+
+
+def test_client_certificates_when_their_ca_is_no_root_then_its_own_pass_and_its_issuer_s_do_not(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    company = root("company")
+    department = company.issue("department", ca=True)
+    (tmp_path / "ca.pem").write_bytes(department.pem)
+    tls = {**own, "clientcas": [str(tmp_path / "ca.pem")]}
+    with registry(tmp_path, tls=tls, workers=1) as running:
+        assert passes(running.url, own, department.issue("one").written(tmp_path, "one"))
+        assert not passes(running.url, own, company.issue("other").written(tmp_path, "other"))
+
+
+def test_tls_when_cipher_suites_are_named_then_1_2_has_no_others(own: dict[str, str]) -> None:
+    suites = ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
+    named, usual = context({**own, "ciphersuites": suites}), context(own)
+
+    # The first of ours that the client has, not the client's first.
+    assert chosen(named, own, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305") == (
+        "ECDHE-ECDSA-CHACHA20-POLY1305"
+    )
+    assert chosen(named, own, "ECDHE-ECDSA-AES128-GCM-SHA256") == "ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert chosen(named, own, "ECDHE-ECDSA-AES256-GCM-SHA384") is None
+    assert chosen(usual, own, "ECDHE-ECDSA-AES256-GCM-SHA384") == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    assert chosen(usual, own, "ECDHE-ECDSA-AES128-SHA256") is None
+
+
+def context(tls: dict[str, Any]) -> ssl.SSLContext:
+    """What a worker serves with."""
+    base = {"http": {"addr": ":5000", "tls": tls}, "storage": "inmemory"}
+    made = server_context(load(None, {}, base=base).settings)
+    assert made is not None
+    return made
+
+
+def chosen(server: ssl.SSLContext, files: dict[str, str], offered: str) -> str | None:
+    """The TLS 1.2 cipher that both agree on, None if they do not."""
+    client = ssl.create_default_context(cafile=files["certificate"])
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(offered)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(back, there, server_hostname="localhost"),
+        server.wrap_bio(there, back, server_side=True),
+    )
+    for end in ends * 3:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError:
+            return None
+    cipher = ends[0].cipher()
+    return cipher[0] if cipher is not None else None
+
+
+def test_key_when_it_is_of_another_kind_than_the_certificate_then_the_sentence_says_so(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    rsa = tmp_path / "rsa.key"
+    subprocess.run(["openssl", "genrsa", "-out", rsa, "2048"], check=True, capture_output=True)
+
+    with pytest.raises(ServerError, match=f"{rsa} does not belong to the certificate in"):
+        context({**own, "key": str(rsa)})
 
 
 def passes(url: str, server: dict[str, str], client: dict[str, str] | None) -> bool:
