@@ -13,7 +13,7 @@ from app.store import manifests
 from app.store.manifests import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from app.domain.names import Reference, RepositoryName, Tag
     from app.services.repository_ids import RepositoryIds
@@ -59,8 +59,13 @@ class PushManifest:
         tags: Sequence[Tag],
         payload: bytes,
         content_type: str | None,
+        *,
+        immutable: Collection[Tag] = (),
     ) -> Pushed:
-        """Store the manifest; `tags` come beside a digest. Raises ManifestInvalid, ManifestBlobUnknown."""
+        """Store the manifest; `tags` come beside a digest. Those that are `immutable` must be new.
+
+        Raises ManifestInvalid, ManifestBlobUnknown, ImmutableTag.
+        """
         manifest = parse_manifest(payload, content_type)
         self._check(manifest)
         if isinstance(reference, Digest):
@@ -71,7 +76,13 @@ class PushManifest:
             digest, tags = Digest.of(payload), [reference]
         stored = await self._database.write(
             lambda c: manifests.put(
-                c, name, manifest, digest, tags, optional_children=self._optional(manifest)
+                c,
+                name,
+                manifest,
+                digest,
+                tags,
+                optional_children=self._optional(manifest),
+                immutable=immutable,
             )
         )
         if isinstance(stored, Missing):

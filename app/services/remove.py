@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.domain.errors import BlobUnknown, ManifestReferenced, ManifestUnknown, Unsupported
+from app.services.tag_guard import check_delete, check_manifest_delete
 from app.store import blobs, manifests, repositories
 
 if TYPE_CHECKING:
+    from app.domain.access import TagRules
     from app.domain.digest import Digest
     from app.domain.names import RepositoryName, Tag
     from app.services.repository_ids import RepositoryIds
@@ -21,15 +23,22 @@ class Remove:
         self._database = database
         self._ids = ids
 
-    async def tag(self, name: RepositoryName, tag: Tag) -> None:
-        """Delete the tag alone. Raises NameUnknown, ManifestUnknown."""
+    async def tag(self, name: RepositoryName, tag: Tag, rules: TagRules | None = None) -> None:
+        """Delete the tag alone. Raises ProtectedTag, ImmutableTag, NameUnknown, ManifestUnknown."""
+        check_delete(rules, tag)
         repository_id = await self._ids.get(name)
         if not await self._database.write(lambda c: manifests.untag(c, repository_id, tag)):
             raise ManifestUnknown({"tag": tag})
         await self._settle(repository_id)
 
-    async def manifest(self, name: RepositoryName, digest: Digest) -> list[Tag]:
-        """Delete the manifest and every tag on it. Raises NameUnknown, ManifestUnknown, ManifestReferenced."""
+    async def manifest(
+        self, name: RepositoryName, digest: Digest, rules: TagRules | None = None
+    ) -> list[Tag]:
+        """Delete the manifest and every tag on it.
+
+        Raises ProtectedManifest, NameUnknown, ManifestUnknown, ManifestReferenced.
+        """
+        check_manifest_delete(rules)
         repository_id = await self._ids.get(name)
         outcome, tags = await self._database.write(lambda c: manifests.delete(c, repository_id, digest))
         if outcome == "unknown":

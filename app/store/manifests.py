@@ -11,11 +11,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON
 from sqlalchemy.types import BigInteger, Text
 
 from app.domain.digest import Digest
+from app.domain.errors import ImmutableTag
 from app.store.statements import Statement
 from app.store.tables import manifests, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from app.domain.manifests import Manifest
     from app.domain.names import RepositoryName, Tag
@@ -59,10 +60,11 @@ _PUT_TYPES: Final[dict[str, Any]] = {
     "children": ARRAY(BYTEA),
     "optional_children": ARRAY(BYTEA),
     "tags": ARRAY(Text),
+    "immutable": ARRAY(Text),
 }
 PUT: Final = Statement(
     "manifests.put",
-    select(*_columns("repository_id", "missing_blobs", "missing_children")).select_from(
+    select(*_columns("repository_id", "missing_blobs", "missing_children", "immutable_tags")).select_from(
         func.put_manifest(*(bindparam(name, type_=kind) for name, kind in _PUT_TYPES.items()))
     ),
 )
@@ -171,11 +173,13 @@ async def put(
     tag_names: Sequence[Tag],
     *,
     optional_children: frozenset[Digest] = frozenset(),
+    immutable: Collection[Tag] = (),
 ) -> int | Missing:
     """Store the manifest with everything that belongs to it and tag it, in one transaction and one round trip.
 
     Returns the repository's id, or what is missing, in which case nothing was written. The repository is created
-    if need be. Children in `optional_children` may be missing.
+    if need be. Children in `optional_children` may be missing. Raises ImmutableTag, and has written nothing, if one of
+    the tags that are `immutable` is there already, on whichever manifest.
     """
     config = manifest.config
     layers = [layer for layer in manifest.layers if not layer.is_foreign]
@@ -201,11 +205,17 @@ async def put(
         children=[d.packed for d in children - optional_children],
         optional_children=[d.packed for d in children & optional_children],
         tags=sorted(set(tag_names)),
+        immutable=sorted(set(immutable).intersection(tag_names)),
     )
     assert row is not None
-    if row[1] is None and row[2] is None:
-        return row[0]
-    return Missing(*([Digest.unpack(d) for d in sorted(column or ())] for column in row[1:]))
+    repository_id, missing_blobs, missing_children, immutable_tags = row
+    if immutable_tags:
+        raise ImmutableTag(", ".join(f'tag "{tag}" is immutable' for tag in sorted(immutable_tags)))
+    if missing_blobs is None and missing_children is None:
+        return repository_id
+    return Missing(
+        *([Digest.unpack(d) for d in sorted(digests or ())] for digests in (missing_blobs, missing_children))
+    )
 
 
 async def delete(

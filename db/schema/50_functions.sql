@@ -133,12 +133,14 @@ $$;
 
 -- Store a manifest with all that belongs to it, and tag it. Nothing is written when something that it needs is missing:
 -- the missing digests come back instead. `p_blobs` holds config and layers; `p_layers` the layers in the manifest's order.
+-- `p_immutable`, distinct ones among `p_tags`, must be new: if one is there, even on this manifest, those that are there
+-- come back and nothing is written.
 CREATE FUNCTION put_manifest(
     p_path text, p_digest bytea, p_media_type text, p_artifact_type text,
     p_config_media_type text, p_config_digest bytea, p_subject_digest bytea, p_payload bytea, p_total_size bigint,
     p_annotations json, p_blobs bytea[], p_layers bytea[], p_layer_sizes bigint[], p_layer_media_types text[],
-    p_children bytea[], p_optional_children bytea[], p_tags text[],
-    OUT repository_id bigint, OUT missing_blobs bytea[], OUT missing_children bytea[]
+    p_children bytea[], p_optional_children bytea[], p_tags text[], p_immutable text[] DEFAULT '{}',
+    OUT repository_id bigint, OUT missing_blobs bytea[], OUT missing_children bytea[], OUT immutable_tags text[]
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -146,6 +148,7 @@ DECLARE
     v_manifest bigint;
     v_created boolean := false;
     v_lost bytea[];
+    v_new bigint;
 BEGIN
     -- The repository stays, and a concurrent "last tag is gone" waits until our tag is there to be seen.
     LOOP
@@ -158,6 +161,15 @@ BEGIN
         END IF;
         PERFORM ensure_repository(p_path);
     END LOOP;
+
+    -- Without a lock, which a tag that is not there could not have: whoever comes later is met at the insert.
+    IF cardinality(p_immutable) > 0 THEN
+        SELECT array_agg(name) INTO immutable_tags FROM tags
+        WHERE repository_id = v_repository AND name = ANY (p_immutable);
+        IF immutable_tags IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
 
     -- One sorted pre-lock; as a LATERAL probe it prunes to one partition per digest in any plan mode.
     -- FILTER, not WHERE, which would keep rows from being locked.
@@ -215,10 +227,17 @@ BEGIN
 
     repository_id := v_repository;
     IF cardinality(p_tags) > 0 THEN
-        INSERT INTO tags AS t (repository_id, name, manifest_id)
-        SELECT v_repository, name, v_manifest FROM unnest(p_tags) AS name ORDER BY name COLLATE "C"
-        ON CONFLICT (repository_id, name) DO UPDATE SET manifest_id = excluded.manifest_id, updated_at = now()
-            WHERE t.manifest_id <> excluded.manifest_id;
+        WITH written AS (
+            INSERT INTO tags AS t (repository_id, name, manifest_id)
+            SELECT v_repository, name, v_manifest FROM unnest(p_tags) AS name ORDER BY name COLLATE "C"
+            ON CONFLICT (repository_id, name) DO UPDATE SET manifest_id = excluded.manifest_id, updated_at = now()
+                WHERE t.manifest_id <> excluded.manifest_id AND t.name <> ALL (p_immutable)
+            RETURNING t.name
+        ) SELECT count(*) INTO v_new FROM written WHERE name = ANY (p_immutable);
+        -- Undo everything and begin again, as after a deadlock: the next attempt finds the tag, or finds it gone.
+        IF v_new < cardinality(p_immutable) THEN
+            RAISE EXCEPTION 'an immutable tag has come meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
         -- At most once in a few seconds, so that pushes of many tags do not queue for this one row.
         UPDATE repositories SET has_tags = true, last_published_at = now()
         WHERE id = v_repository

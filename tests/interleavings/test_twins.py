@@ -307,6 +307,31 @@ TWINS: Final = (
         "untagged",
         "promised and is gone",
     ),
+    # Immutable tags
+    Twin(
+        "a push does not move an immutable tag that has come meanwhile",
+        (Cut("put_manifest", " AND t.name <> ALL (p_immutable)"),),
+        ("put_fixed", "put_fixed_two"),
+        ((0, "INSERT INTO manifests"), (1, None), (0, None)),
+        "blobs",
+        "promised and is gone",
+    ),
+    Twin(
+        "a push whose immutable tag has come meanwhile is undone",
+        (Cut("put_manifest", "v_new < cardinality(p_immutable)", "false"),),
+        ("put_fixed", "put_fixed_two"),
+        ((0, "INSERT INTO manifests"), (1, None), (0, None)),
+        "blobs",
+        "promised and is gone",
+    ),
+    Twin(
+        "a push looks for its immutable tags before it writes",
+        (Cut("put_manifest", "immutable_tags IS NOT NULL", "false"),),
+        ("put_fixed_two",),
+        ((0, None),),
+        "tagged",
+        "SerializationError",
+    ),
     # Touches
     Twin(
         "HEAD touches the blob",

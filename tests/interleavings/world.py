@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
+
 from app.domain.digest import Digest
+from app.domain.errors import ImmutableTag
+from app.domain.limits import DEADLOCK_TRIES
+from app.domain.manifests import parse_manifest
 from app.domain.names import Tag
 from app.store import blobs, collecting, lookups, manifests, repositories, uploads
 from app.store.lookups import DigestKey
@@ -51,6 +56,14 @@ def manifest_promise(stored: Image) -> Promise:
 
 def tag_promise(tag: str, stored: Image) -> Promise:
     return f"tag {tag}", str(manifest_digest(stored))
+
+
+async def put_immutable(actor: Actor, stored: Image, *tags: str) -> int | Missing:
+    """Put the manifest under tags that must be new."""
+    manifest, names = parse_manifest(stored.payload, stored.media_type), [Tag(tag) for tag in tags]
+    return await manifests.put(
+        actor.c, name_of("a"), manifest, manifest_digest(stored), names, immutable=names
+    )
 
 
 @dataclass
@@ -118,6 +131,14 @@ class World:
     async def retag(self, actor: Actor) -> list[Promise]:
         """The tag of ONE goes to TWO."""
         return await self._put(actor, TWO, "t")
+
+    async def put_fixed(self, actor: Actor) -> list[Promise]:
+        """ONE under a tag that is immutable to this caller, and so must be new."""
+        return await self._put_fixed(actor, ONE)
+
+    async def put_fixed_two(self, actor: Actor) -> list[Promise]:
+        """TWO under the same tag."""
+        return await self._put_fixed(actor, TWO)
 
     async def put_index(self, actor: Actor) -> list[Promise]:
         return await self._put(actor, PARENT, "i")
@@ -192,6 +213,22 @@ class World:
     async def _put(self, actor: Actor, stored: Image, *tags: str) -> list[Promise]:
         if isinstance(await actor.put("a", stored, *tags), Missing):
             return []
+        return self._put_promises(stored, *tags)
+
+    async def _put_fixed(self, actor: Actor, stored: Image) -> list[Promise]:
+        """Tried again as `Database.write` does."""
+        for left in reversed(range(DEADLOCK_TRIES)):
+            try:
+                put = await put_immutable(actor, stored, "t")
+                return [] if isinstance(put, Missing) else self._put_promises(stored, "t")
+            except ImmutableTag:
+                return []
+            except asyncpg.SerializationError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    def _put_promises(self, stored: Image, *tags: str) -> list[Promise]:
         return [
             manifest_promise(stored),
             *(tag_promise(tag, stored) for tag in tags),
@@ -254,8 +291,8 @@ ENDS: Final = {"unlink": {"blob"}, "untag": {"tag"}, "delete_manifest": {"manife
 STATES: Final = ("nothing", "suspected twice", "blobs", "untagged", "tagged", "indexed", "signed")
 COLLECTORS: Final = ("collect_manifests", "collect_blobs", "remove_objects", "purge_upload")
 CLIENTS: Final = (
-    "push_blob", "mount", "put_manifest", "tag", "retag", "put_index", "put_signature", "untag", "delete_manifest",
-    "unlink", "head", "head_manifest", "head_then_put",
+    "push_blob", "mount", "put_manifest", "tag", "retag", "put_fixed", "put_fixed_two", "put_index", "put_signature",
+    "untag", "delete_manifest", "unlink", "head", "head_manifest", "head_then_put",
 )  # fmt: skip
 # They take what nobody holds, and so never wait.
 NEVER_WAIT: Final = ("collect_manifests", "collect_blobs", "purge_upload")

@@ -12,6 +12,7 @@ from app.domain.limits import MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX
 from app.domain.names import Reference, Tag, parse_reference, parse_tag
 from app.domain.negotiation import Accepted, linux_amd64_child
 from app.http.wire import content_length, matches_etag
+from app.services.tag_guard import check_push
 
 if TYPE_CHECKING:
     from app.http.call import Call
@@ -37,9 +38,10 @@ async def get(call: Call) -> Response:
 async def put(call: Call) -> Response:
     reference = parse_reference(call.parameters["reference"])
     tags = _tags(call, reference)
+    immutable = check_push(call.caller.tag_rules(call.name) if tags else None, tags)
     payload = await _payload(call)
     pushed = await call.services.push_manifest.put(
-        call.name, reference, tags, payload, call.headers.get("content-type")
+        call.name, reference, tags, payload, call.headers.get("content-type"), immutable=immutable
     )
     response = Response(
         status_code=201,
@@ -58,10 +60,11 @@ async def put(call: Call) -> Response:
 
 async def delete(call: Call) -> Response:
     reference = _known_reference(call.parameters["reference"])
+    rules = call.caller.tag_rules(call.name)
     if isinstance(reference, Digest):
-        await call.services.remove.manifest(call.name, reference)
+        await call.services.remove.manifest(call.name, reference, rules)
     else:
-        await call.services.remove.tag(call.name, reference)
+        await call.services.remove.tag(call.name, reference, rules)
     return Response(status_code=202)
 
 
@@ -89,10 +92,12 @@ def _known_reference(text: str) -> Reference:
 
 
 def _tags(call: Call, reference: Reference) -> list[Tag]:
-    """The tags of `?tag=` (OCI spec, end-7b), which come beside a digest only."""
+    """The tags to push: the path's, or those of `?tag=` (OCI spec, end-7b), which come beside a digest only."""
     texts = call.query.all("tag")
-    if texts and not isinstance(reference, Digest):
-        raise TagInvalid("`?tag=` needs a digest in the path")
+    if not isinstance(reference, Digest):
+        if texts:
+            raise TagInvalid("`?tag=` needs a digest in the path")
+        return [reference]
     if len(texts) > TAGS_PER_PUT_MAX:
         raise TooManyTags(f"{len(texts)} tags in one request, at most {TAGS_PER_PUT_MAX} are taken")
     return [parse_tag(text) for text in texts]
