@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from app.cli.errors import Failure
+from app.cli.errors import Failure, told
 from app.cli.ready import tell_ready, tell_warnings
 from app.cli.settings import command_line, loaded, refuse_unserved
 from app.domain.errors import RegistryError
@@ -27,6 +27,7 @@ def serve(config: Path | None) -> None:
     refuse_unserved(settings)
     choices.configure_logs(settings)
     tell_warnings(result.warnings)
+    prepare_access(settings)
     doors = choices.open_doors(settings)
     try:
         refuse_unready(settings, config)
@@ -37,6 +38,16 @@ def serve(config: Path | None) -> None:
         )
     finally:
         doors.close()
+
+
+def prepare_access(settings: Settings) -> None:
+    """Make and read the files that access control needs. Raises Failure."""
+    if settings.auth.provider == "none":
+        return
+    from app.wiring import access  # noqa: PLC0415  (cryptography, which is not needed without)
+
+    with told(access.AccessError):
+        access.prepare(settings)
 
 
 def refuse_unready(settings: Settings, config: Path | None) -> None:

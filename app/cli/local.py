@@ -26,13 +26,14 @@ from app.store import migrate
 from app.store.engine import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from app.config import Settings
     from app.runtime.embedded import Address
     from app.server.choices import Doors
 
 CONFIGURATION: Final = "config.yml"
+SIGNING_KEY: Final = "signing-key.pem"
 # Enough for one machine; each of the sixteen that a server gets by default makes the first start slower.
 PARTITIONS: Final = 4
 # For an operator's psql, and for what the registry opens beside its pools.
@@ -46,7 +47,7 @@ _log = logging.getLogger("registry.server")
 
 def serve(data: Path) -> None:
     """Serve until told to stop. Raises ServerError, EmbeddedError, Failure or BadConfiguration."""
-    result = loaded(None, base=_base(data.absolute()))
+    result = loaded(None, base=_base(data.absolute(), with_accounts=not _names_a_provider(os.environ)))
     settings = result.settings
     root = Path(settings.storage.parameters.get("rootdirectory", data)).absolute()
     choices.configure_logs(settings)
@@ -65,6 +66,7 @@ def serve(data: Path) -> None:
         else:
             target = _own_target(settings)
         refuse_unserved(settings)
+        _prepare_access(settings)
         _migrate(target)
         collecting = None if _is_emptied(root, settings) else choices.collecting(settings)
         supervisor.run(
@@ -78,8 +80,15 @@ def serve(data: Path) -> None:
         )
 
 
-def _base(root: Path) -> dict[str, Any]:
+def _names_a_provider(environment: Mapping[str, str]) -> bool:
+    """Whether the environment chooses how access is controlled."""
+    return any(name == "REGISTRY_AUTH" or name.startswith("REGISTRY_AUTH_") for name in environment)
+
+
+def _base(root: Path, *, with_accounts: bool) -> dict[str, Any]:
+    auth = {"issuer": {"key": str(root / SIGNING_KEY), "onceusersexist": True}}
     return {
+        "auth": auth if with_accounts else {},
         "log": {"level": "info", "accesslog": {"disabled": True}},
         "http": {"addr": "127.0.0.1:5000"},
         "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
@@ -103,6 +112,15 @@ def _with_database(settings: Settings, address: Address) -> Settings:
     return settings.model_copy(update={"database": settings.database.model_copy(update=keys)})
 
 
+def _prepare_access(settings: Settings) -> None:
+    issuer = settings.auth.issuer
+    if issuer is not None and Path(issuer.key).exists():
+        return  # the usual local start, which need not wait for cryptography to be loaded
+    from app.cli.configured import prepare_access  # noqa: PLC0415
+
+    prepare_access(settings)
+
+
 def _write_configuration(root: Path, settings: Settings) -> None:
     """A file with which other commands find this registry while it runs."""
     database = settings.database
@@ -118,6 +136,7 @@ def _write_configuration(root: Path, settings: Settings) -> None:
             "sslmode": database.sslmode,
             "preparedstatements": True,
         },
+        "auth": settings.auth.model_dump(mode="json", exclude_none=True),
     }
     path = root / CONFIGURATION
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -18,6 +18,11 @@ _COMMANDS: Final = {
     "database": "Look after the metadata database.",
     "gc": "Look at garbage collection, or have it wait and go on.",
     "fsck": "Check that nothing is lost, leaked or damaged.",
+    "user": "Look after the people who may log in.",
+    "robot": "Look after the programs that may log in.",
+    "grant": "Say who may do what to which repositories.",
+    "token": "Look at the tokens that clients bring.",
+    "issuer": "Look after the keys of the built-in token service.",
 }
 
 

@@ -22,6 +22,10 @@ class Catalog(Section):
     maxentries: Annotated[Whole, zero_means(_ENTRIES)] = setting(
         "Repositories in one answer at most.", default=_ENTRIES
     )
+    open: Flag = setting(
+        "Whoever is let in at all may list the repositories, without a right to `registry:catalog:*`.",
+        default=False,
+    )
 
 
 class Tags(Section):

@@ -84,20 +84,14 @@ class Settings(Section):
 
     def unserved(self) -> tuple[str, ...]:
         """Why `registry serve` must not start with these settings: one sentence each, none if it may."""
-        provider, driver, tls = self.auth.provider, self.storage.driver, self.http.tls
+        driver, tls = self.storage.driver, self.http.tls
         reasons = {
-            f"auth.{provider}: access control is not supported yet, and without it everybody could push": (
-                provider != "none"
-            ),
             f"storage.{driver}: this storage driver is not supported yet; use filesystem": (
                 driver not in SERVED_DRIVERS
             ),
             "proxy.remoteurl: the pull-through cache is not supported yet": bool(self.proxy.remoteurl),
             "http.tls.letsencrypt: not supported yet; without http.tls.certificate nothing is encrypted": (
                 tls.letsencrypt != LetsEncrypt() and not tls.enabled
-            ),
-            "http.debug.tls: not supported yet; the debug server would not be encrypted": (
-                self.http.debug.tls.enabled
             ),
             "database.host: required, because the metadata is kept in PostgreSQL": not self.database.host,
         }

@@ -16,6 +16,8 @@ class RegistryError(Exception):
 
     code: ClassVar[str] = "UNKNOWN"
     status: ClassVar[int] = 500
+    # What OAuth 2 calls it (RFC 6749 §5.2), for the errors of the token service.
+    oauth: ClassVar[str] = ""
 
     def __init__(self, detail: Any = None, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(detail)
@@ -47,10 +49,19 @@ class NotFound(RegistryError):
     code, status = "NOT_FOUND", 404
 
 
-class Denied(RegistryError):
-    """requested access to the resource is denied"""
+class Unauthorized(RegistryError):
+    """authentication required"""
 
-    code, status = "DENIED", 403
+    code, status = "UNAUTHORIZED", 401
+
+
+class TooManyRequests(RegistryError):
+    """too many requests"""
+
+    code, status = "TOOMANYREQUESTS", 429
+
+    def __init__(self, detail: Any = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, headers=(("Retry-After", str(retry_after_seconds)),))
 
 
 class Unavailable(RegistryError):
@@ -138,6 +149,68 @@ class ManifestBlobUnknown(RegistryError):
     def documents(self) -> list[dict[str, Any]]:
         """One entry per missing item, as clients expect (OCI spec, "Pushing Manifests")."""
         return [{"code": self.code, "message": self.message, "detail": {"digest": d}} for d in self.digests]
+
+
+class TokenRequestInvalid(RegistryError):
+    """the request for a token is not valid"""
+
+    code, status = "TOKEN_REQUEST_INVALID", 400
+    oauth = "invalid_request"
+
+
+class ScopeInvalid(TokenRequestInvalid):
+    """the scope is not valid"""
+
+    oauth = "invalid_scope"
+
+
+class GrantUnsupported(TokenRequestInvalid):
+    """the grant type is not supported"""
+
+    oauth = "unsupported_grant_type"
+
+
+class LoginFailed(RegistryError):
+    """incorrect username or password"""
+
+    code, status = "UNAUTHORIZED", 401
+    oauth = "invalid_grant"
+
+
+class ProtectedTag(RegistryError):
+    """the tag is protected, and your credentials may not change it"""
+
+    code, status = "PROTECTED_TAG", 401
+
+
+class ImmutableTag(RegistryError):
+    """the tag is immutable: once pushed, it can be neither moved nor deleted"""
+
+    code, status = "IMMUTABLE_TAG", 401
+
+
+class ProtectedManifest(RegistryError):
+    """tags of this repository are protected, so no manifest may be deleted by its digest"""
+
+    code, status = "PROTECTED_MANIFEST", 401
+
+
+class TagProtectionPatternInvalid(RegistryError):
+    """a pattern of protected tags in the token is not valid"""
+
+    code, status = "TAG_PROTECTION_PATTERN_INVALID", 400
+
+
+class TagImmutabilityPatternInvalid(RegistryError):
+    """a pattern of immutable tags in the token is not valid"""
+
+    code, status = "TAG_IMMUTABILITY_PATTERN_INVALID", 400
+
+
+class TagPatternCountLimitExceeded(RegistryError):
+    """the token has too many patterns of protected and immutable tags"""
+
+    code, status = "TAG_PATTERN_COUNT_LIMIT_EXCEEDED", 400
 
 
 class ManifestReferenced(RegistryError):

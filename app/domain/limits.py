@@ -51,3 +51,11 @@ DATABASE_SETTLE_SECONDS: Final = 5.0
 DATABASE_FAILOVER_SECONDS: Final = 2.0
 # A peer that says nothing at all, not even on the level of TCP, is taken for dead after this.
 DATABASE_SILENCE_SECONDS_MAX: Final = 15
+
+# Scopes of one request for a token, and the longest one: a name of 255 characters, a host before it, the actions.
+SCOPES_MAX: Final = 100
+SCOPE_CHARS_MAX: Final = 1024
+# An Authorization header that is longer is not looked into. Tokens with many scopes have a few KiB.
+AUTHORIZATION_CHARS_MAX: Final = 33 * 1024
+# The body of a request for a token.
+TOKEN_REQUEST_BYTES_MAX: Final = 32 * 1024

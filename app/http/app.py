@@ -14,7 +14,6 @@ from app.blobs.driver import StorageError
 from app.domain.errors import (
     ClientGone,
     ClientStalled,
-    Denied,
     NotFound,
     RegistryError,
     Unavailable,
@@ -22,6 +21,7 @@ from app.domain.errors import (
 )
 from app.domain.names import parse_name
 from app.http.call import ApiRules, Call, RequestBody, Services
+from app.http.guard import Guard
 from app.http.routes import ENDPOINTS, ROOT, Endpoint, Operation, match
 from app.http.wire import error_response
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message, Receive, Scope, Send
 
-    from app.domain.access import Action, Caller
+    from app.services.access.controller import Controller
 
 _log = logging.getLogger(__name__)
 _WITHOUT_BODY = frozenset({"GET", "HEAD"})
@@ -50,21 +50,15 @@ class Observer(Protocol):
         ...
 
 
-class Authenticate(Protocol):
-    """Says who sends a request, or refuses."""
-
-    async def __call__(self, scope: Scope) -> Caller: ...
-
-
 class Application:
     """The registry's API as an ASGI callable."""
 
     def __init__(
-        self, services: Services, rules: ApiRules, authenticate: Authenticate, observer: Observer
+        self, services: Services, rules: ApiRules, controller: Controller, observer: Observer
     ) -> None:
         self._services = services
         self._rules = rules
-        self._authenticate = authenticate
+        self._guard = Guard(controller, rules)
         self._observer = observer
         self._allowed = {endpoint.id: _allowed(endpoint, rules) for endpoint in ENDPOINTS}
 
@@ -120,13 +114,13 @@ class Application:
         parameters: dict[str, str],
     ) -> Response:
         operation = self._operation(endpoint, scope["method"])
-        caller = await self._authenticate(scope)
-        name = parameters.pop("name", None)
+        text = parameters.pop("name", None)
+        name = None if text is None else parse_name(text)
+        caller = await self._guard.admit(scope, operation.demand, name)
+        scope["registry.subject"] = caller.subject
         call = Call(scope, receive, self._services, self._rules, caller, body, parameters=parameters)
         if name is not None:
-            call.name = parse_name(name)
-        if operation.action is not None:
-            _authorize(caller, operation.action, call.name or None)
+            call.name = name
         return await operation.handler(call)
 
     def _operation(self, endpoint: Endpoint, method: str) -> Operation:
@@ -185,11 +179,6 @@ def _allowed(endpoint: Endpoint, rules: ApiRules) -> dict[str, Operation]:
         for name, operation in endpoint.operations.items()
         if not (operation.writes and rules.read_only) and not (operation.deletes and not rules.delete_enabled)
     }
-
-
-def _authorize(caller: Caller, action: Action, repository: str | None) -> None:
-    if not caller.may(action, repository):
-        raise Denied({"action": action, "repository": repository})
 
 
 def _asks_first(scope: Scope) -> bool:

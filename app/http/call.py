@@ -12,15 +12,16 @@ from starlette.datastructures import Headers
 
 from app.domain.errors import ClientGone, ClientStalled
 from app.domain.limits import BODY_BYTES_PER_SECOND_MIN, BODY_PATIENCE_SECONDS, DRAIN_BYTES_MAX, DRAIN_SECONDS
-from app.http.wire import Origin, Query
+from app.http.wire import Origin, Query, peer_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from starlette.types import Message, Receive, Scope
 
     from app.domain.access import Caller
     from app.domain.names import RepositoryName
+    from app.services.issue_token import IssueToken
     from app.services.listings import Listings
     from app.services.pull import Pull
     from app.services.push_blob import PushBlob
@@ -37,6 +38,7 @@ class Services:
     push_manifest: PushManifest
     remove: Remove
     listings: Listings
+    tokens: IssueToken | None = None  # the built-in token service, where it is in use
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class ApiRules:
     catalog_entries_max: int = 1000
     tags_max: int = 1000
     body_patience_seconds: float = BODY_PATIENCE_SECONDS
+    catalog_open: bool = False
+    # What a request's failed logins are counted under.
+    login_bucket: Callable[[Mapping[str, Any]], str] = peer_of
 
 
 class RequestBody:
@@ -139,6 +144,10 @@ class Call:
     @property
     def is_head(self) -> bool:
         return self.scope["method"] == "HEAD"
+
+    def address(self) -> str:
+        """The client's address, as failed logins are counted."""
+        return self.rules.login_bucket(self.scope)
 
     def url(self, path: str, query: Any = ()) -> str:
         """The URL of a path of ours, as this client reaches it."""

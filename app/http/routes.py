@@ -13,7 +13,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from app.domain.access import Action
+from app.domain.access import Action, Door
+from app.http import token
 from app.http.call import Call
 from app.http.v2 import base, blobs, listings, manifests, uploads
 
@@ -22,10 +23,10 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Operation:
-    """What one method of a path does. `action` None: no access to any repository is needed."""
+    """What one method of a path does, and what it demands of whoever calls it."""
 
     handler: Handler
-    action: Action | None
+    demand: Action | Door
     writes: bool = False
     deletes: bool = False
 
@@ -40,13 +41,17 @@ class Endpoint:
     spec: str = ""
 
 
-def _read(handler: Handler, action: Action = Action.PULL) -> dict[str, Operation]:
-    return {"GET": Operation(handler, action), "HEAD": Operation(handler, action)}
+def _read(handler: Handler, demand: Action | Door = Action.PULL) -> dict[str, Operation]:
+    return {"GET": Operation(handler, demand), "HEAD": Operation(handler, demand)}
 
 
-ROOT: Final = Endpoint("root", "/", {m: Operation(base.root, None) for m in ("GET", "HEAD")})
-BASE: Final = Endpoint(
-    "v2.base", "/v2/", {m: Operation(base.version, None) for m in ("GET", "HEAD")}, "end-1"
+ROOT: Final = Endpoint("root", "/", _read(base.root, Door.OPEN))
+# Demands credentials also where anybody may pull: only here do clients learn where to get a token.
+BASE: Final = Endpoint("v2.base", "/v2/", _read(base.version, Door.LOGIN), "end-1")
+TOKEN: Final = Endpoint(
+    "auth.token",
+    "/auth/token",
+    {"GET": Operation(token.get, Door.OPEN), "POST": Operation(token.post, Door.OPEN)},
 )
 CATALOG: Final = Endpoint("v2.catalog", "/v2/_catalog", _read(listings.catalog, Action.CATALOG))
 TAGS: Final = Endpoint("v2.tags", "/v2/{name}/tags/list", _read(listings.tags), "end-8")
@@ -90,9 +95,9 @@ UPLOAD: Final = Endpoint(
     },
     "end-5, end-6, end-13, end-14",
 )
-ENDPOINTS: Final = (ROOT, BASE, CATALOG, TAGS, REFERRERS, MANIFEST, BLOB, UPLOADS, UPLOAD)
+ENDPOINTS: Final = (ROOT, BASE, TOKEN, CATALOG, TAGS, REFERRERS, MANIFEST, BLOB, UPLOADS, UPLOAD)
 
-_FIXED: Final = {"": ROOT, "/": ROOT, "/v2": BASE}
+_FIXED: Final = {"": ROOT, "/": ROOT, "/v2": BASE, "/auth/token": TOKEN, "/auth/token/": TOKEN}
 _BY_COLLECTION: Final = {
     "manifests": (MANIFEST, "reference"),
     "blobs": (BLOB, "digest"),

@@ -88,7 +88,10 @@ def matches_etag(headers: Headers, etag: str) -> bool:
 
 def error_response(error: RegistryError) -> Response:
     """The OCI error document. It ends with a newline, as Distribution's does."""
-    body = json.dumps({"errors": error.documents()}, separators=(",", ":")) + "\n"
+    document: dict[str, Any] = {"errors": error.documents()}
+    if error.oauth:
+        document = {"error": error.oauth, "error_description": error.message, **document}
+    body = json.dumps(document, separators=(",", ":")) + "\n"
     return Response(body, error.status, dict(error.headers), JSON_TYPE)
 
 
@@ -118,6 +121,16 @@ class Origin:
         if self.host:
             return self.host + suffix
         return suffix if self.relative else _origin_of(scope) + suffix
+
+    def absolute(self, scope: Mapping[str, Any], path: str) -> str:
+        """The URL of `path`, which is told to people who come from elsewhere: never a relative one."""
+        return (self.host or _origin_of(scope)) + path
+
+
+def peer_of(scope: Mapping[str, Any]) -> str:
+    """The address that a request's connection comes from, empty if it has none."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def path_prefix(scope: Mapping[str, Any]) -> str:

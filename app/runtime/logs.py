@@ -47,6 +47,7 @@ _STALL_SECONDS: Final = 1.0
 # What an access line quotes of a header or path: a pipe takes lines of up to 4 KiB in one piece.
 _QUOTED_CHARS_MAX: Final = 512
 _PATH_CHARS_MAX: Final = 1024
+_PROJECTS_MAX: Final = 8
 _UNSAFE: Final = re.compile(r"[^ !#-\[\]-~]")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -65,6 +66,9 @@ class Access(NamedTuple):
     client: str
     agent: str
     referer: str
+    user: str = ""
+    auth_type: str = ""
+    projects: tuple[str, ...] = ()
 
 
 def configure(
@@ -166,7 +170,7 @@ class CombinedFormatter(logging.Formatter):
         )
         referer, agent = quotable(entry.referer) or "-", quotable(entry.agent) or "-"
         return (
-            f'{quotable(entry.client) or "-"} - - [{moment}] "{request}" {entry.status} {entry.sent} '
+            f'{quotable(entry.client) or "-"} - {_user(entry.user)} [{moment}] "{request}" {entry.status} {entry.sent} '
             f'"{referer}" "{agent}" {entry.seconds:.6f} {quotable(entry.request_id)}'
         )
 
@@ -197,6 +201,9 @@ class JsonAccessFormatter(logging.Formatter):
                 "client": entry.client,
                 "user_agent": entry.agent[:_QUOTED_CHARS_MAX],
                 "referer": entry.referer[:_QUOTED_CHARS_MAX],
+                "user": entry.user[:_QUOTED_CHARS_MAX],
+                "auth_type": entry.auth_type[:_QUOTED_CHARS_MAX],
+                "projects": [path[:_QUOTED_CHARS_MAX] for path in entry.projects[:_PROJECTS_MAX]],
             }
         )
 
@@ -223,6 +230,11 @@ def quotable(text: str, chars_max: int = _QUOTED_CHARS_MAX) -> str:
     """`text` as it may stand between quotation marks in a line of text: printable ASCII, and not too long."""
     short = text if len(text) <= chars_max else f"{text[:chars_max]}..."
     return _UNSAFE.sub(_as_escape, short)
+
+
+def _user(name: str) -> str:
+    # A space would shift the fields behind it, and `-` means that there is none.
+    return quotable(name).replace(" ", "\\x20") or "-"
 
 
 def _write(descriptor: int, line: bytes) -> None:

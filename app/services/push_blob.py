@@ -139,7 +139,13 @@ class PushBlob:
 
         async def work(c: Connection) -> int:
             return await uploads.start(
-                c, upload, name, storage_key=key, algorithm=algorithm, started_by=caller.name, writer=writer
+                c,
+                upload,
+                name,
+                storage_key=key,
+                algorithm=algorithm,
+                started_by=caller.subject.name,
+                writer=writer,
             )
 
         repository_id = await self._database.write(work)

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, INTERVAL, JSON, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INTERVAL, JSON, JSONB, TIMESTAMP
 
 METADATA: Final = MetaData()
 _MOMENT: Final = TIMESTAMP(timezone=True)
@@ -149,4 +149,66 @@ gc_receipts: Final = Table(
     Column("storage_key", Text),
     Column("deleted_at", _MOMENT, nullable=False),
     Column("removed_at", _MOMENT),
+)
+accounts: Final = Table(
+    "accounts",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", Text(collation="C"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("disabled_at", _MOMENT),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("description", Text, nullable=False),
+)
+account_secrets: Final = Table(
+    "account_secrets",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("account_id", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT),
+    Column("last_used_at", _MOMENT),
+)
+grants: Final = Table(
+    "grants",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("account_id", BigInteger),
+    Column("pattern", Text(collation="C"), nullable=False),
+    Column("actions", ARRAY(Text), nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+)
+refresh_tokens: Final = Table(
+    "refresh_tokens",
+    METADATA,
+    Column("hash", BYTEA, primary_key=True),
+    Column("account_id", BigInteger, nullable=False),
+    Column("secret_id", BigInteger, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT, nullable=False),
+    Column("last_used_at", _MOMENT),
+)
+signing_keys: Final = Table(
+    "signing_keys",
+    METADATA,
+    Column("kid", Text, primary_key=True),
+    Column("algorithm", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT, nullable=False),
+)
+login_failures: Final = Table(
+    "login_failures",
+    METADATA,
+    Column("address", Text(collation="C"), primary_key=True),
+    Column("account", Text(collation="C"), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_failed_at", _MOMENT),
+    Column("succeeded_at", _MOMENT),
+    Column("forget_after", _MOMENT, nullable=False),
 )

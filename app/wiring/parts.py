@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
+from app.services.access.unguarded import Open
 from app.store.engine import CONNECT_SECONDS, Database, Target
 
 if TYPE_CHECKING:
     from app.config import Settings
+    from app.services.access.controller import Controller
+    from app.services.issue_token import IssueToken
     from app.store.engine import Timings
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in, and, where there is one, the built-in token service."""
+
+    controller: Controller
+    tokens: IssueToken | None = None
+
+
+OPEN: Final = Access(Open())
 
 
 def target_of(settings: Settings) -> Target:

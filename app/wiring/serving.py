@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from app.blobs import hashing
 from app.blobs.drivers import open_driver
 from app.config import Settings, compile_pattern
-from app.domain.access import Anyone, Caller
 from app.domain.manifests import Platform
+from app.http.addresses import Addresses, bucket
 from app.http.app import Application
 from app.http.call import ApiRules, Services
 from app.http.wire import Origin
@@ -24,16 +24,16 @@ from app.services.push_blob import PushBlob
 from app.services.push_manifest import ManifestRules, PushManifest
 from app.services.remove import Remove
 from app.services.repository_ids import RepositoryIds
-from app.wiring.parts import open_database
+from app.wiring.parts import OPEN, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import Scope
-
     from app.blobs.driver import Driver
     from app.runtime.metrics import Metrics
+    from app.services.issue_token import IssueToken
     from app.store.engine import Database
+    from app.wiring.parts import Access
 
 _POOL_WATCH_SECONDS: Final = 5.0
 
@@ -67,8 +67,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
         stack.push_async_callback(driver.close)
         hashers = Threads("hash", max(2, os.cpu_count() or 2))
         stack.push_async_callback(hashers.close)
-        services = _services(settings, database, driver, hashers)
-        app = Application(services, _rules(settings), _authenticate, Observer(metrics))
+        access = await _access(settings, database, stack)
+        services = _services(settings, database, driver, hashers, access.tokens)
+        addresses = Addresses(settings.http.trustedproxies)
+        rules, observer = _rules(settings, addresses), Observer(metrics, addresses.of)
+        app = Application(services, rules, access.controller, observer)
         return Assembly(app, database, driver, stack.pop_all())
     raise AssertionError
 
@@ -85,7 +88,18 @@ async def _renew_connections(database: Database, seconds: float) -> None:
         await database.renew()
 
 
-def _services(settings: Settings, database: Database, driver: Driver, hashers: Threads) -> Services:
+async def _access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
+    if settings.auth.provider == "none":
+        return OPEN
+    # Cryptography takes 10 MiB, which a registry without access control has no use for.
+    from app.wiring.access import open_access  # noqa: PLC0415
+
+    return await open_access(settings, database, stack)
+
+
+def _services(
+    settings: Settings, database: Database, driver: Driver, hashers: Threads, tokens: IssueToken | None
+) -> Services:
     ids = RepositoryIds(database)
     return Services(
         pull=Pull(database, driver, ids),
@@ -93,10 +107,11 @@ def _services(settings: Settings, database: Database, driver: Driver, hashers: T
         push_manifest=PushManifest(database, ids, _manifest_rules(settings)),
         remove=Remove(database, ids),
         listings=Listings(database, ids),
+        tokens=tokens,
     )
 
 
-def _rules(settings: Settings) -> ApiRules:
+def _rules(settings: Settings, addresses: Addresses) -> ApiRules:
     return ApiRules(
         origin=Origin(settings.http.host.rstrip("/"), settings.http.relativeurls),
         prefix=settings.http.prefix.rstrip("/"),
@@ -109,6 +124,8 @@ def _rules(settings: Settings) -> ApiRules:
         read_only=settings.storage.maintenance.readonly.enabled,
         catalog_entries_max=settings.catalog.maxentries,
         tags_max=settings.tags.maxtags,
+        catalog_open=settings.catalog.open,
+        login_bucket=lambda scope: bucket(addresses.of(scope)),
     )
 
 
@@ -136,8 +153,3 @@ def _url_judge(allow: tuple[str, ...], deny: tuple[str, ...]) -> Callable[[str],
         return any(p.search(url) for p in allowed) and not any(p.search(url) for p in denied)
 
     return judge
-
-
-async def _authenticate(scope: Scope) -> Caller:  # noqa: ARG001
-    """Nobody is asked who they are: `serve` refuses settings that name an access controller."""
-    return Anyone()

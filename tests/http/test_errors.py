@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from app.domain.access import Action
     from app.store.engine import Target
     from tests.support.registry import Registry
 
@@ -88,38 +87,6 @@ async def test_head_when_refused_has_the_headers_of_the_get(registry: Registry) 
     ):
         got, head = await registry.client.get(path), await registry.client.head(path)
         assert (head.status_code, head.headers, head.content) == (got.status_code, got.headers, b"")
-
-
-class Nobody:
-    """May do nothing at all."""
-
-    name = "nobody"
-
-    def may(self, action: Action, repository: str | None) -> bool:
-        return False
-
-
-@served(caller=Nobody())
-async def test_caller_when_allowed_nothing_gets_403_everywhere_but_at_the_base(registry: Registry) -> None:
-    assert (await registry.client.get("/v2/")).status_code == 200
-    for method, path, action in (
-        ("GET", "/v2/_catalog", "catalog"),
-        ("GET", "/v2/a/b/tags/list", "pull"),
-        ("GET", f"/v2/a/b/referrers/{ABSENT}", "pull"),
-        ("GET", "/v2/a/b/manifests/latest", "pull"),
-        ("PUT", "/v2/a/b/manifests/latest", "push"),
-        ("DELETE", "/v2/a/b/manifests/latest", "delete"),
-        ("GET", f"/v2/a/b/blobs/{ABSENT}", "pull"),
-        ("DELETE", f"/v2/a/b/blobs/{ABSENT}", "delete"),
-        ("POST", "/v2/a/b/blobs/uploads/", "push"),
-        ("GET", "/v2/a/b/blobs/uploads/00000000-0000-4000-8000-000000000000", "push"),
-        ("PATCH", "/v2/a/b/blobs/uploads/00000000-0000-4000-8000-000000000000", "push"),
-        ("PUT", "/v2/a/b/blobs/uploads/00000000-0000-4000-8000-000000000000", "push"),
-        ("DELETE", "/v2/a/b/blobs/uploads/00000000-0000-4000-8000-000000000000", "push"),
-    ):
-        detail = refused(await registry.client.request(method, path, content=b"{}"), 403, "DENIED")
-        assert detail == {"action": action, "repository": None if "catalog" in path else "a/b"}
-    assert await registry.rows("SELECT 1 FROM repositories") == []
 
 
 async def drop_tables(registry: Registry) -> None:

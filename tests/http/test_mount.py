@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.domain.access import Action
+from app.domain.access import Action, Anyone
 from tests.http.support import ABSENT, close_upload, pulled, refused, served
 from tests.support.registry import digest_of
 
@@ -20,10 +20,8 @@ CONTENT = b"a layer that others have"
 
 
 @dataclass(frozen=True)
-class Stranger:
+class Stranger(Anyone):
     """May do everything in `mine/…`, and read `public`. Sees nothing else, the registry as a whole included."""
-
-    name: str = "stranger"
 
     def may(self, action: Action, repository: str | None) -> bool:
         if repository is None:

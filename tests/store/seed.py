@@ -12,6 +12,9 @@ BLOBS: Final = 12_000
 # its layers are the blobs n + BUSY, n + 2 BUSY, … and ("empty", 0), which half of them have as config as well; from
 # BUSY * 50 on every fifth is an index of n - BUSY and n - 2 BUSY. Twenty more repositories are linked to ("empty", 0).
 BUSY: Final = 60
+# Number n may pull from and push to `team-n/**`, and has one secret and one refresh token (`tokenn`). Every tenth is a
+# robot. All have logged in from one address, and as many others have failed to log in as `root`, one a minute.
+ACCOUNTS: Final = 5_000
 
 _DIGEST: Final = "CREATE FUNCTION d(kind text, n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE AS"
 _SEED: Final = f"""
@@ -57,6 +60,22 @@ _SEED: Final = f"""
     INSERT INTO gc_receipts (kind, event, suspected_at, storage_key, deleted_at)
         SELECT 'blob', 'layer_delete', now(), 'gone/' || n, now() - (n % 48) * interval '1 hour'
         FROM generate_series(1, 5000) n;
+    INSERT INTO accounts (name, kind) SELECT 'account-' || n, CASE WHEN n % 10 = 0 THEN 'robot' ELSE 'person' END
+        FROM generate_series(1, {ACCOUNTS}) n;
+    INSERT INTO account_secrets (account_id, hash)
+        SELECT n, 'sha256:' || encode(sha256(n::text::bytea), 'hex') FROM generate_series(1, {ACCOUNTS}) n;
+    INSERT INTO grants (account_id, pattern, actions)
+        SELECT n, 'team-' || n || '/**', '{{pull,push}}'::text[] FROM generate_series(1, {ACCOUNTS}) n
+        UNION ALL SELECT NULL, 'public/' || n || '/**', '{{pull}}'::text[] FROM generate_series(1, 5) n;
+    INSERT INTO refresh_tokens (hash, account_id, secret_id, service, client_id, expires_at)
+        SELECT sha256(('token' || n)::bytea), n, n, 'registry', 'docker', now() + (n % 48 - 1) * interval '1 hour'
+        FROM generate_series(1, {ACCOUNTS}) n;
+    INSERT INTO login_failures (address, account, failures, succeeded_at, forget_after)
+        SELECT '192.0.2.1', 'account-' || n, 0, now(), now() + interval '30 days'
+        FROM generate_series(1, {ACCOUNTS}) n;
+    INSERT INTO login_failures (address, account, failures, last_failed_at, forget_after)
+        SELECT '198.51.100.' || n, 'root', 1, now() - n * interval '1 minute', now() + (n % 48 - 1) * interval '1 hour'
+        FROM generate_series(1, {ACCOUNTS}) n;
     SELECT setval('manifests_id_seq', {BUSY} * 200);
     DROP FUNCTION d(text, bigint);
 """

@@ -15,6 +15,7 @@ import pkgutil
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID, uuid4
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 ROWS_MAX: Final = 60
 HOUR: Final = dt.timedelta(hours=1)
 # Tables that do not grow.
-SMALL: Final = {"gc_review_after_defaults", "gc_control"}
+SMALL: Final = {"gc_review_after_defaults", "gc_control", "signing_keys"}
 # Statements about a table that is so small here that to read it all is cheaper, which the engine forbids.
 FEW_HERE: Final = {
     "gc_holders.parents", "census.manifests", "census.tags_above", "census.lose", "census.list",
@@ -93,6 +94,7 @@ def put(**changes: Any) -> Sample:
         "children": [],
         "optional_children": [],
         "tags": ["latest", "v60-1", "v120-1"],
+        "immutable": [],
     } | changes
     # A digest may be in any partition of the blobs; eleven of them are read row by row, and checked once more.
     return Sample(values, {"blobs": 4}, rows_max=ROWS_MAX + 40)
@@ -115,6 +117,11 @@ NO_BLOBS: Final[dict[str, Any]] = {
 }  # fmt: skip
 UPLOAD: Final[dict[str, Any]] = {"id": uuid("upload", BUSY), "path": NAME}
 MINE: Final[dict[str, Any]] = {"upload": uuid("upload", BUSY), "mine": uuid("writer", BUSY)}
+SECRET_HASH: Final = "sha256:" + "0" * 64
+NEW_ACCOUNT: Final[dict[str, Any]] = {
+    "kind": "robot", "is_admin": False, "description": "", "label": "", "lifetime": HOUR,
+}  # fmt: skip
+LOGIN: Final[dict[str, Any]] = {"address": "192.0.2.1"}
 
 SAMPLES: Final[dict[str, list[Sample]]] = {
     "blobs.keep": [sample(digest=digest("blob", BUSY * n)) for n in (1, 48)],
@@ -187,6 +194,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "manifests.put": [
         put(),
         put(tags=[]),
+        *(put(tags=["v60-1", "new"], immutable=[tag]) for tag in ("v60-1", "new")),
         put(digest=digest("manifest", CHILD)),
         put(layers=[], layer_sizes=[], layer_media_types=[], blobs=[digest("nothing", 0)]),
         put(**NO_BLOBS, children=[digest("manifest", BUSY * n) for n in range(20, 40)]),
@@ -315,6 +323,67 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     ],
     "census.entomb": [sample(keys=["a new key", "gone/1"], sizes=[1, 2], grace=HOUR)],
     "census.list": [sample(repository_id=n) for n in (1, 3, 3000)],
+    # Who may do what.
+    "accounts.add": [
+        sample(**but(NEW_ACCOUNT, name=name, hash=secret_hash))
+        for name in ("account-7", "new")
+        for secret_hash in (None, SECRET_HASH)
+    ],
+    "accounts.find": [sample(name="account-7"), sample(name="nobody")],
+    "accounts.page": [
+        sample(kind=kind, last=last, limit=10) for kind in ("person", "robot") for last in ("", "b", "z")
+    ],
+    "accounts.set_disabled": [sample(name="account-7", is_disabled=on) for on in (True, False)],
+    "accounts.set_admin": [sample(name="account-7", new_is_admin=True)],
+    "accounts.remove": [sample(name="account-7"), sample(name="nobody")],
+    "accounts.any_exists": [sample()],
+    "accounts.set_password": [sample(account_id=n, hash="$argon2id$x") for n in (7, 10)],
+    "accounts.add_secret": [
+        sample(account_id=n, hash=SECRET_HASH, label="", lifetime=HOUR, most=most)
+        for n, most in ((7, 20), (10, 20), (10, 1))
+    ],
+    "accounts.remove_secret": [sample(account_id=10, secret_id=n) for n in (10, 11)],
+    "accounts.secrets": [sample(account_id=10)],
+    "accounts.mark_used": [sample(secret_id=10)],
+    "accounts.credentials": [sample(name="account-7"), sample(name="nobody")],
+    "accounts.by_id_with_grants": [sample(account_id=7)],
+    "accounts.anonymous": [sample()],
+    "grants.add": [
+        sample(account_id=account, pattern=pattern, actions=["pull"])
+        for account in (7, None)
+        for pattern in ("team-7/**", "new/**")
+    ],
+    "grants.remove": [
+        sample(account_id=account, pattern=pattern, actions=["pull"])
+        for account, pattern in ((7, "team-7/**"), (7, "none"), (None, "public/1/**"), (None, "none"))
+    ],
+    "grants.of_account": [sample(account_id=7)],
+    "grants.of_everybody": [sample()],
+    "grants.page": [sample(after=after, limit=10) for after in (0, 1_000)],
+    "refresh_tokens.add": [
+        sample(
+            hash=b"\x07" * 32, secret_id=n, service="registry", client_id="docker", lifetime=HOUR, prune=10
+        )
+        for n in (7, 1_000_000)
+    ],
+    "refresh_tokens.find": [sample(hash=sha256(text).digest()) for text in (b"token7", b"nothing")],
+    "refresh_tokens.revoke_all": [sample(account_id=7)],
+    "signing_keys.announce": [sample(id="kid", algorithm="ES256", public_key="PEM", lifetime=HOUR)],
+    "signing_keys.retire": [sample(id="kid", lifetime=HOUR)],
+    "signing_keys.trusted": [sample()],
+    # An address from which thousands have logged in, and an account that many addresses have tried.
+    "logins.state": [
+        sample(**but(LOGIN, account=account), known=HOUR, window=dt.timedelta(minutes=15), cap=10)
+        for account in ("account-7", "root", "nobody")
+    ],
+    "logins.failed": [
+        sample(**but(LOGIN, account=account), window=HOUR, keep=HOUR, prune=10)
+        for account in ("account-7", "nobody")
+    ],
+    "logins.succeeded": [
+        sample(**but(LOGIN, account=account), pause=pause, keep=HOUR, prune=10)
+        for account, pause in (("account-7", HOUR), ("account-7", HOUR * 0), ("nobody", HOUR))
+    ],
 }
 # They read tables from end to end, and why that is right.
 WHOLE: Final = {

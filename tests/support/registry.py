@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
 from app.blobs.drivers.filesystem import Filesystem
-from app.domain.access import Anyone, Caller
+from app.domain.access import ANYONE, Caller
 from app.domain.manifests import OCI_INDEX, OCI_MANIFEST
 from app.http.app import Application
 from app.http.call import ApiRules, Services
@@ -31,12 +31,14 @@ from app.store.engine import Database, Target
 from tests.support.postgres import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from starlette.types import Scope
 
     from app.blobs.driver import Driver
+    from app.services.access.controller import Controller, Presented
+    from app.wiring.parts import Access
 
 CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
@@ -115,6 +117,21 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """The access controller of the tests: every request is from one caller."""
+
+    who: Caller
+
+    async def caller(self, presented: Presented) -> Caller:
+        del presented
+        return self.who
+
+    def challenge(self, scopes: str, error: str, url: Any) -> str:
+        del url
+        return f'Bearer realm="http://tokens.test",service="test",scope="{scopes}",error="{error}"'
+
+
+@dataclass(frozen=True)
 class Registry:
     """The running application and what it runs on."""
 
@@ -165,15 +182,14 @@ async def open_registry(
     rules: ApiRules | None = None,
     manifest_rules: ManifestRules | None = None,
     caller: Caller | None = None,
+    controller: Controller | None = None,
+    with_access: Callable[[Database, AsyncExitStack], Awaitable[Access]] | None = None,
     prepared_statements: bool = True,
 ) -> AsyncGenerator[Registry]:
-    """The registry on `target` and the directory `root`. Deleting is allowed unless `rules` say otherwise."""
-    who = caller or Anyone()
+    """The registry on `target` and the directory `root`. Deleting is allowed unless `rules` say otherwise.
 
-    async def authenticate(scope: Scope) -> Caller:
-        del scope
-        return who
-
+    Every request is from `caller`, or who may do what is up to `controller`, or to what `with_access` builds.
+    """
     async with AsyncExitStack() as stack:
         database = await Database.open(target, connections_max=8, prepared_statements=prepared_statements)
         stack.push_async_callback(database.close)
@@ -189,7 +205,12 @@ async def open_registry(
             Remove(database, ids),
             Listings(database, ids),
         )
-        app = Application(services, rules or ApiRules(delete_enabled=True), authenticate, seen)
+        if with_access is not None:
+            access = await with_access(database, stack)
+            controller, services = access.controller, replace(services, tokens=access.tokens)
+        app = Application(
+            services, rules or ApiRules(delete_enabled=True), controller or Fixed(caller or ANYONE), seen
+        )
         transport = httpx.ASGITransport(app=app)
         client = await stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url="http://registry.test")

@@ -123,7 +123,6 @@ def test_v3_file_with_every_key_when_loaded_then_nothing_insecure_is_served() ->
     result = load(DATA / "distribution-v3-every-key.yml", {})
 
     assert [reason.partition(":")[0] for reason in result.settings.unserved()] == [
-        "auth.token",
         "storage.s3",
         "proxy.remoteurl",
         "database.host",
@@ -165,7 +164,6 @@ def test_gitlab_sections_when_loaded_then_values_are_kept_and_named() -> None:
     assert settings.gc.review_delay_seconds == 600
     assert "redis.ratelimiter.addr: not supported yet; ignored" not in result.warnings
     assert "profiling.stackdriver.service: not supported yet; ignored" not in result.warnings
-    assert "http.debug.tls" in " ".join(settings.unserved())
 
 
 # The file itself
@@ -389,6 +387,8 @@ def test_secret_when_the_file_is_broken_around_it_then_is_in_no_problem(tmp_path
         ),
         ({"storage": {"inmemory": {"size": 1}}}, "storage.inmemory.size: unknown key"),
         ({"auth": {"silly": {}, "none": {}}}, "auth: names 2 providers (none, silly); keep one"),
+        ({"auth": "htpasswd"}, "auth.htpasswd.realm: required"),
+        ({"auth": {"token": {}}}, "auth.token.realm: required"),
         ({"auth": "htpaswd"}, "auth.htpaswd: unknown key; did you mean htpasswd?"),
         ({"database": {"port": 70000}}, "database.port: must be a port up to 65535, not 70000"),
         ({"database": {"sslmode": "yes"}}, "database.sslmode: must be disable, allow, prefer, require"),
@@ -593,14 +593,6 @@ def test_pattern_when_compiled_then_matches_as_in_go() -> None:
             {"compatibility": {"schema1": {"enabled": True}}},
             ["compatibility.schema1.enabled: schema 1 images"],
         ),
-        (
-            {"auth": {"htpasswd": None}},
-            ["auth.htpasswd: not supported yet; `registry serve` refuses to start until it is"],
-        ),
-        (
-            {"auth": {"token": {"realm": "https://a"}}},
-            ["auth.token.realm: not supported yet; `registry serve` refuses to start until it is"],
-        ),
         ({"auth": {"none": None}}, []),
         ({"auth": "none"}, []),
     ],
@@ -623,11 +615,6 @@ def test_duration_when_it_has_no_unit_then_the_likely_slip_is_told(tmp_path: Pat
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        (
-            {"auth": {"silly": {"realm": "r", "service": "s"}}},
-            "auth.silly: access control is not supported yet",
-        ),
-        ({"auth": "htpasswd"}, "auth.htpasswd: access control is not supported yet"),
         ({"storage": {"s3": {"bucket": "b"}}}, "storage.s3: this storage driver is not supported yet"),
         (
             {"proxy": {"remoteurl": "https://x"}},
@@ -638,7 +625,6 @@ def test_duration_when_it_has_no_unit_then_the_likely_slip_is_told(tmp_path: Pat
             {"http": {"addr": ":1", "tls": {"letsencrypt": {"email": "a@b"}}}},
             "http.tls.letsencrypt: not supported",
         ),
-        ({"http": {"addr": ":1", "debug": {"tls": {"enabled": True}}}}, "http.debug.tls: not supported yet"),
     ],
 )
 def test_registry_when_less_safe_than_its_settings_then_is_not_served(

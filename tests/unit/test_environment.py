@@ -118,7 +118,7 @@ def test_auth_when_its_provider_is_misspelt_then_is_not_dropped() -> None:
 
 
 def test_auth_when_added_to_another_provider_then_is_refused() -> None:
-    environ = {"REGISTRY_AUTH_HTPASSWD_PATH": "/x"}
+    environ = {"REGISTRY_AUTH_HTPASSWD_PATH": "/x", "REGISTRY_AUTH_HTPASSWD_REALM": "basic"}
 
     assert problems(environ, auth="none")[0].startswith("auth: names 2 providers (none, htpasswd)")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NASTY = 'a"b\\c\r\n127.0.0.1 - - [x] "GET / HTTP/1.1" 200 0\x1b[2J\x00\x7f\x85\u2028\udc80é'
 TEXT_LINE = re.compile(
-    r'(\S+) - - \[[^\]]+\] "((?:[^"\\]|\\.)*)" (\d+) (\d+) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)" (\S+) (\S+)'
+    r'(\S+) - \S+ \[[^\]]+\] "((?:[^"\\]|\\.)*)" (\d+) (\d+) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)" (\S+) (\S+)'
 )
 
 
@@ -156,10 +156,26 @@ def test_json_access_line_then_it_has_every_field(capfd: pytest.CaptureFixture[s
         "client": "10.0.0.1",
         "user_agent": "docker/27",
         "referer": "there",
+        "user": "",
+        "auth_type": "",
+        "projects": [],
     }
 
 
-@pytest.mark.parametrize("field", ["method", "path", "agent", "referer", "client", "protocol"])
+def test_access_line_when_the_caller_is_known_then_says_who(capfd: pytest.CaptureFixture[str]) -> None:
+    known = entry(user="a lice", auth_type="build", projects=("team/app",) * 20)
+    configure(access="text")
+    logs.access(known)
+    assert capfd.readouterr().out.startswith("10.0.0.1 - a\\x20lice [")
+    configure(access="json")
+    logs.access(known)
+    line = json.loads(capfd.readouterr().out)
+    assert (line["user"], line["auth_type"], line["projects"]) == ("a lice", "build", ["team/app"] * 8)
+
+
+@pytest.mark.parametrize(
+    "field", ["method", "path", "agent", "referer", "client", "protocol", "user", "auth_type"]
+)
 def test_access_line_when_a_client_sends_line_breaks_and_quotes_then_nothing_is_forged(
     field: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +184,7 @@ def test_access_line_when_a_client_sends_line_breaks_and_quotes_then_nothing_is_
     text = capfd.readouterr().out
     assert text.count("\n") == 1
     assert re.fullmatch(r"[ -~]+\n", text)
-    if field != "client":
+    if field not in {"client", "user"}:
         assert TEXT_LINE.fullmatch(text.removesuffix("\n"))
     configure(access="json")
     logs.access(entry(**{field: NASTY}))

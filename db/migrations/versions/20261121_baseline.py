@@ -25,13 +25,17 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     tables = (*_PARTITIONED, "blob_uploads", "repositories", "gc_blob_review_queue", "gc_manifest_review_queue",
-              "gc_review_after_defaults", "gc_storage_deletions", "gc_control", "gc_receipts")  # fmt: skip
+              "gc_review_after_defaults", "gc_storage_deletions", "gc_control", "gc_receipts",
+              "refresh_tokens", "account_secrets", "grants", "accounts", "signing_keys", "login_failures")  # fmt: skip
     _script(f"DROP TABLE {', '.join(tables)} CASCADE")
     _script(
         "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT p.oid::regprocedure FROM pg_proc p"
         " WHERE pronamespace = current_schema()::regnamespace AND (proname LIKE 'gc\\_%' OR proname IN"
         " ('keep_blob', 'keep_manifest', 'ensure_repository', 'finish_upload', 'mount_blob', 'unlink_blob',"
-        " 'put_manifest', 'delete_manifest', 'settle_has_tags', 'create_partitions'))"
+        " 'put_manifest', 'delete_manifest', 'settle_has_tags', 'create_partitions', 'add_account',"
+        " 'set_account_disabled', 'set_account_password', 'add_account_secret', 'remove_account_secret',"
+        " 'remove_grant', 'add_refresh_token', 'revoke_refresh_tokens', 'announce_signing_key',"
+        " 'prune_login_failures', 'login_failed', 'login_succeeded'))"
         " LOOP EXECUTE format('DROP FUNCTION %s', f); END LOOP; END $$"
     )
 
