@@ -49,6 +49,9 @@ class Htpasswd:
         """Who can log in."""
         return frozenset(self._hashes)
 
+    def __contains__(self, user: str) -> bool:
+        return user in self._hashes
+
     def hash_of(self, user: str) -> str:
         """The user's hash. For an unknown user one that no password matches, and that takes as long to check."""
         return self._hashes.get(user, self._decoy)

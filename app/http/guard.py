@@ -65,7 +65,7 @@ class Guard:
 
 def _authorizations(request: Request) -> tuple[str, ...]:
     return tuple(
-        value.decode("latin-1").strip() for name, value in request["headers"] if name == b"authorization"
+        value.decode("latin-1").strip(" \t") for name, value in request["headers"] if name == b"authorization"
     )
 
 

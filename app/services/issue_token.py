@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from app.domain.access import Action, Subject
-from app.domain.errors import NameInvalid
+from app.domain.errors import NameInvalid, Unavailable
 from app.domain.names import parse_name
 from app.domain.patterns import PathPattern
 from app.domain.scopes import ANY, CATALOG, REGISTRY, REPOSITORY, Scope
+from app.services.logins import stranger
 from app.store import accounts, refresh_tokens
 
 if TYPE_CHECKING:
@@ -118,11 +120,14 @@ class IssueToken:
         """A token for an account. None if there is none of that name and password. Raises TooManyRequests."""
         found = await self._database.read(lambda c: accounts.credentials(c, name))
         hashes = [] if found is None or found.is_disabled else [secret.hash for secret in found.secrets]
-        matched = await self._logins.check(address, name, hashes, password)
+        account = stranger(name) if found is None else found.name
+        matched = await self._logins.check(address, account, hashes, password)
         if found is None or matched is None:
             return None
-        await self._database.write(lambda c: accounts.mark_used(c, found.secrets[matched].id))
-        refresh = await self._refresh_token(found, found.secrets[matched].id, ask)
+        secret = found.secrets[matched]
+        with suppress(Unavailable):  # a login needs nothing to be written, as while the database fails over
+            await self._database.write(lambda c: accounts.mark_used(c, secret.id))
+        refresh = await self._refresh_token(found, secret.id, ask)
         subject = Subject(found.name, found.kind)
         return await self._issue(ask, subject, _Rights(found.grants, found.is_admin), refresh)
 

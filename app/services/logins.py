@@ -8,6 +8,7 @@ secrets that are right, are not counted and need not wait: nobody guesses those.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -46,8 +47,8 @@ class Logins:
     async def check(self, address: str, account: str, hashes: Sequence[str], password: str) -> int | None:
         """The index of the hash that the password belongs to. Raises TooManyRequests, Unavailable.
 
-        `address` is as `app.http.addresses.bucket` has it, `account` as the client wrote it. `hashes` is empty for an
-        account that does not exist, which takes as long as any other that fails.
+        `address` is as `app.http.addresses.bucket` has it, `account` a name, or what `stranger` makes of one. `hashes`
+        is empty for an account that does not exist, which takes as long as any other that fails.
         """
         if (known := self._verifications.remembered(hashes, password)) is not None:
             return known
@@ -76,6 +77,14 @@ class Logins:
             turn.waiting -= 1
             if not turn.waiting:
                 del self._turns[address]
+
+
+def stranger(name: str) -> str:
+    """What attempts at an account that does not exist are counted under.
+
+    Not the name itself: now and then somebody types a password there.
+    """
+    return "?" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _later(seconds: int) -> TooManyRequests:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from tests.support.fsck import assert_fsck_clean
 from tests.support.postgres import rows
 from tests.support.registry import Registry, digest_of, open_registry
 
@@ -28,9 +29,14 @@ ABSENT: Final = digest_of(b"never pushed")
 
 
 def served(
+    *,
+    sound: bool = True,
     **options: Any,
 ) -> Callable[[Callable[Concatenate[Registry, P], Awaitable[None]]], Callable[..., None]]:
-    """Make a coroutine function a test; its first argument is a registry of its own, opened with `options`."""
+    """Make a coroutine function a test; its first argument is a registry of its own, opened with `options`.
+
+    At the end `fsck` must find nothing wrong, unless the test does damage of its own (`sound=False`).
+    """
 
     def decorate(test: Callable[Concatenate[Registry, P], Awaitable[None]]) -> Callable[..., None]:
         given = list(inspect.signature(test).parameters.values())[1:]
@@ -45,6 +51,8 @@ def served(
             async def scenario() -> None:
                 async with open_registry(arguments["database"], arguments["tmp_path"], **options) as registry:
                     await test(registry, **own)  # pyright: ignore[reportCallIssue]
+                    if sound:
+                        await assert_fsck_clean(registry.target, registry.driver)
 
             asyncio.run(scenario())
 

@@ -183,7 +183,7 @@ async def test_catalog_when_more_is_wanted_than_allowed_gets_400(registry: Regis
     assert await pages(registry, "/v2/_catalog", "repositories") == [NAMES[:3], NAMES[3:5]]
 
 
-@served()
+@served(sound=False)
 async def test_catalog_when_many_repositories_are_there_has_a_hundred_on_a_page(registry: Registry) -> None:
     await registry.rows(
         "INSERT INTO repositories (path, has_tags) SELECT 'r' || n, true FROM generate_series(100, 350) n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.domain.access import Anyone, Subject
 from app.services.access.controller import Refused, quoted
+from app.services.logins import stranger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +49,10 @@ class Basic:
 
     async def caller(self, presented: Presented) -> Caller:
         login = parse_basic(presented.credentials("basic"))
-        hashes = (self.users().hash_of(login.name),)
-        if await self.logins.check(presented.address(), login.name, hashes, login.password) is None:
+        users = self.users()
+        account = login.name if login.name in users else stranger(login.name)
+        hashes = (users.hash_of(login.name),)
+        if await self.logins.check(presented.address(), account, hashes, login.password) is None:
             raise Refused("the name or the password is wrong")
         return Anyone(Subject(login.name, "htpasswd"))
 
