@@ -28,9 +28,10 @@ class Answer:
 
 
 class Client:
-    """One connection to one server."""
+    """One connection to one server; `headers` go with each request."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        self._headers = dict(headers or {})
         host = urlsplit(url).netloc
         self._connection = HTTPConnection(host, timeout=_SECONDS_MAX, blocksize=_BLOCK_BYTES)
 
@@ -46,7 +47,7 @@ class Client:
         """Send a request. `url` may be a path. Raises CaseError unless the answer's status is `expect`."""
         target = path_of(url)
         try:
-            self._connection.request(method, target, body=body, headers=dict(headers or {}))
+            self._connection.request(method, target, body=body, headers={**self._headers, **(headers or {})})
             response = self._connection.getresponse()
             content = response.read()
         except (OSError, HTTPException) as error:
@@ -65,9 +66,9 @@ class Client:
 
 
 @contextmanager
-def connected(url: str) -> Generator[Client]:
+def connected(url: str, headers: Mapping[str, str] | None = None) -> Generator[Client]:
     """A client for the length of the block."""
-    client = Client(url)
+    client = Client(url, headers)
     try:
         yield client
     finally:

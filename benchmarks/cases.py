@@ -6,7 +6,7 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import seeds
+from benchmarks import accounts, seeds
 from benchmarks.errors import BenchError
 from benchmarks.kinds import (
     Case,
@@ -19,6 +19,7 @@ from benchmarks.kinds import (
     SmallPushes,
     blob_path,
 )
+from benchmarks.tokens import FirstLogins, Issues, Refreshes, WithToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ def every_case() -> list[Case]:
             pace=2.0,
         ),
         Memory("memory", "MiB", fresh=True),
+        *_token_cases(),
     ]
 
 
@@ -91,6 +93,25 @@ def _manifest_cases() -> list[Case]:
         for method in ("GET", "HEAD")
         for name, tags in (("hot", 1), ("1000", seeds.TAGS))
         for connections in (16, 64)
+    ]
+
+
+def _token_cases() -> list[Case]:
+    return [
+        *(
+            WithToken(
+                f"manifest-get-token-{connections}",
+                "requests/s",
+                needs=("images",),
+                connections=connections,
+            )
+            for connections in (16, 64)
+        ),
+        Issues("token-robot", "tokens/s", needs=("accounts",), account=accounts.ROBOT),
+        Issues("token-person", "tokens/s", needs=("accounts",), account=accounts.PERSON),
+        Issues("token-anonymous", "tokens/s", needs=("accounts",)),
+        Refreshes("token-refresh", "tokens/s", needs=("accounts",), account=accounts.PERSON),
+        FirstLogins("token-first-login", "ms", needs=("accounts",)),
     ]
 
 

@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         session = _session(options)
         install_missing()
-        code = _run(session)
     except BenchError as error:
         report.say(f"bench: {error}")
         return _FAILED
+    code = _run(session)
     if session.results:
         _tell(session, options.json)
     return code or (_FAILED if session.failed else 0)
@@ -73,6 +73,9 @@ def _run(session: Session) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.say("bench: stopped, and everything that it had started")
         return _INTERRUPTED
+    except BenchError as error:
+        report.say(f"bench: {error}")
+        return _FAILED
     return 0
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.contenders import PEER
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.loads import Load
     from benchmarks.trees import Use
 
-PEER = "peer"
 _PER = 1000
 
 
@@ -44,16 +45,19 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class RowResult:
-    """The figures of one row: those of each round, by contender."""
+    """The figures of one row: those of each round, by contender. They are compared with those of `beside`."""
 
     name: str
     unit: str
     case: CaseResult
     values: Mapping[str, Sequence[float]]
+    beside: str = PEER
 
-    def ratios(self, contender: str) -> Ratios:
-        """The contender beside the peer."""
-        return ratios(self.values[contender], self.values[PEER])
+    def ratios(self, contender: str) -> Ratios | None:
+        """The contender beside the one that it is compared with, None if it is that one or if there is none."""
+        if contender == self.beside or self.beside not in self.values:
+            return None
+        return ratios(self.values[contender], self.values[self.beside])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks import asking, curl, files, generating, generator, seeds, wrk
+from benchmarks.contenders import BOTH, PEER
 from benchmarks.errors import CaseError
 from benchmarks.files import Renewable
 from benchmarks.images import ACCEPT, MIB, digest_of
@@ -31,21 +32,25 @@ _ACCEPT: Final = {"Accept": ACCEPT}
 
 @dataclass(frozen=True)
 class Row:
-    """A figure that a case gives: a line in the table."""
+    """A figure that a case gives, of all its contenders or of those that `of` names. The ratios are to `beside`."""
 
     name: str
     unit: str
     value: Callable[[Load], float]
+    of: tuple[str, ...] = ()
+    beside: str = PEER
 
 
 class Case(Protocol):
     """One thing to measure.
 
-    `needs` are seeds. `fresh` wants a server that has just been started. `pace` makes every load so much longer: the
-    requests that are under way when the time is up must not be many beside those that were answered.
+    `contenders` take turns in this order; sides join where both registries are. `needs` are seeds. `fresh` wants a
+    server that has just been started. `pace` makes every load so much longer: the requests that are under way when the
+    time is up must not be many beside those that were answered.
     """
 
     name: str
+    contenders: tuple[str, ...]
     needs: tuple[str, ...]
     fresh: bool
     pace: float
@@ -59,7 +64,7 @@ class Case(Protocol):
         """Make what the generator needs."""
         ...
 
-    def check(self, url: str) -> None:
+    def check(self, contender: Contender) -> None:
         """Look at one answer. Raises CaseError if it is not what the load would ask for."""
         ...
 
@@ -68,14 +73,18 @@ class Case(Protocol):
         ...
 
 
-def _per_second(load: Load) -> float:
+def per_second(load: Load) -> float:
+    """Operations in a second."""
     return load.operations / load.seconds
 
 
 @dataclass
-class _Case:
+class OneFigure:
+    """A case with one row."""
+
     name: str
     unit: str
+    contenders: tuple[str, ...] = BOTH
     needs: tuple[str, ...] = ()
     fresh: bool = False
     pace: float = 1.0
@@ -84,17 +93,17 @@ class _Case:
 
     @property
     def rows(self) -> Sequence[Row]:
-        return [Row(self.name, self.unit, lambda load: _per_second(load) * self.worth)]
+        return [Row(self.name, self.unit, lambda load: per_second(load) * self.worth)]
 
     def prepare(self, directory: Path) -> None:
         del directory
 
-    def check(self, url: str) -> None:
-        del url
+    def check(self, contender: Contender) -> None:
+        del contender
 
 
 @dataclass
-class Gets(_Case):
+class Gets(OneFigure):
     """GET of one path by wrk. `right` is what a body must be."""
 
     path: str = ""
@@ -102,8 +111,8 @@ class Gets(_Case):
     connections: int = CONNECTIONS
     answer_bytes: int = 0
 
-    def check(self, url: str) -> None:
-        with asking.connected(url) as client:
+    def check(self, contender: Contender) -> None:
+        with asking.connected(contender.running.url, contender.headers) as client:
             answer = client.ask("GET", self.path, expect=200, headers=_ACCEPT)
         if not self.right(answer.body):
             raise CaseError(f"GET {self.path} gives something else than what was pushed")
@@ -114,21 +123,21 @@ class Gets(_Case):
             "get",
             seconds=seconds,
             connections=self.connections,
-            headers=_ACCEPT,
+            headers={**_ACCEPT, **contender.headers},
             answer_bytes=self.answer_bytes,
         )
 
 
 @dataclass
-class Manifests(_Case):
+class Manifests(OneFigure):
     """Manifests by tag: GET by wrk, HEAD by our generator. More than one tag are asked for one after the other."""
 
     method: str = "GET"
     tags: int = 1
     connections: int = CONNECTIONS
 
-    def check(self, url: str) -> None:
-        with asking.connected(url) as client:
+    def check(self, contender: Contender) -> None:
+        with asking.connected(contender.running.url, contender.headers) as client:
             for path, manifest in self._pairs():
                 answer = client.ask(self.method, path, expect=200, headers=_ACCEPT)
                 _compare(self.method, path, answer, manifest)
@@ -147,7 +156,7 @@ class Manifests(_Case):
             arguments,
             seconds=seconds,
             connections=self.connections,
-            headers=_ACCEPT,
+            headers={**_ACCEPT, **contender.headers},
             answer_bytes=len(seeds.hot_image().manifest),
         )
 
@@ -161,13 +170,13 @@ class Manifests(_Case):
 
 
 @dataclass
-class Fetches(_Case):
+class Fetches(OneFigure):
     """GET of a large blob by curl."""
 
     size: int = seeds.LARGE_BYTES
 
-    def check(self, url: str) -> None:
-        with asking.connected(url) as client:
+    def check(self, contender: Contender) -> None:
+        with asking.connected(contender.running.url, contender.headers) as client:
             answer = client.ask("GET", blob_path(self.size), expect=200)
         if digest_of(answer.body) != seeds.blob_digest(self.size):
             raise CaseError(f"GET {blob_path(self.size)} gives something else than what was pushed")
@@ -178,7 +187,7 @@ class Fetches(_Case):
 
 
 @dataclass
-class SmallPushes(_Case):
+class SmallPushes(OneFigure):
     """Pushes of new small blobs by wrk, one connection per thread."""
 
     directory: Path | None = None
@@ -202,7 +211,7 @@ class SmallPushes(_Case):
 
 
 @dataclass
-class LargePushes(_Case):
+class LargePushes(OneFigure):
     """Pushes of new large blobs by curl."""
 
     pushed: list[Renewable] = field(default_factory=list[Renewable])
@@ -220,7 +229,7 @@ class LargePushes(_Case):
 
 
 @dataclass
-class ImagePushes(_Case):
+class ImagePushes(OneFigure):
     """Pushes of whole images by our generator."""
 
     async def load(self, contender: Contender, seconds: float) -> Load:
@@ -235,7 +244,7 @@ class ImagePushes(_Case):
 
 
 @dataclass
-class Memory(_Case):
+class Memory(OneFigure):
     """What a fresh server takes while it takes in uploads by curl, all at the same time."""
 
     pushed: list[Renewable] = field(default_factory=list[Renewable])

@@ -1,4 +1,4 @@
-"""Ours, as `make serve` runs it but for the address; the access log is off there as well."""
+"""Ours, as `make serve` runs it but for the address; the access log is off there as well. It is open unless told."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
-from benchmarks import trees
+from app.store.engine import Database, Target
+from benchmarks import accounts, trees
+from benchmarks.contenders import OURS
 from benchmarks.errors import BenchError
 from benchmarks.running import Running, clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from benchmarks.trees import Use
 
@@ -78,16 +80,24 @@ class Ours:
     """See the module."""
 
     is_guest = False
-    name = "ours"
 
-    def __init__(self, directory: Path) -> None:
-        self.data = directory / "ours"
+    def __init__(
+        self,
+        directory: Path,
+        name: str = OURS,
+        *,
+        environment: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.headers = headers or {}
+        self.data = directory / name
         self.blobs = self.data / "objects"
         self.running = Running(
             self.name,
             [*_REGISTRY, "serve", "--local", "--data", str(self.data)],
-            clean_environment(REGISTRY_HTTP_ADDR="127.0.0.1:0"),
-            directory / "ours.log",
+            clean_environment(REGISTRY_HTTP_ADDR="127.0.0.1:0", **(environment or {})),
+            directory / f"{name}.log",
             _url,
         )
 
@@ -109,6 +119,14 @@ class Ours:
                 for statement in _CONTENTS:
                     await database.execute(statement, source, list(names))
             await database.execute("ANALYZE")
+
+    async def add_accounts(self) -> None:
+        target = Target(self.socket_directory(), user=DATABASE, database=DATABASE)
+        database = await Database.open(target, connections_max=1)
+        try:
+            await accounts.add(database)
+        finally:
+            await database.close()
 
     def socket_directory(self) -> str:
         """Where its PostgreSQL listens. Raises BenchError if it has none."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.figures import PEER, spread
+from benchmarks.figures import spread
 from benchmarks.programs import PEER as PEER_PROGRAM
 from benchmarks.programs import version_of
 
@@ -112,7 +112,7 @@ def _lines(row: RowResult) -> list[tuple[str, ...]]:
 
 def _line(row: RowResult, contender: str) -> tuple[str, ...]:
     found = spread(row.values[contender])
-    beside = row.ratios(contender) if contender != PEER and PEER in row.values else None
+    beside = row.ratios(contender)
     measurements = row.case.measurements[contender]
     generator = spread([m.load.generator_seconds / m.load.seconds for m in measurements]).median
     return (
@@ -138,16 +138,13 @@ def _row(row: RowResult) -> dict[str, Any]:
     return {
         "name": row.name,
         "unit": row.unit,
+        "beside": row.beside,
         "contenders": {
             contender: {
                 "values": list(values),
                 **asdict(spread(values)),
                 "cpu_seconds_per_thousand": row.case.cpu_per_thousand(contender),
-                **(
-                    {"ratios": asdict(row.ratios(contender))}
-                    if contender != PEER and PEER in row.values
-                    else {}
-                ),
+                **({"ratios": asdict(beside)} if (beside := row.ratios(contender)) else {}),
             }
             for contender, values in row.values.items()
         },

@@ -111,6 +111,10 @@ async def _seed_catalog(contender: Seedable) -> None:
     await contender.copy_repository(first, others)
 
 
+async def _seed_accounts(contender: Seedable) -> None:
+    await contender.add_accounts()
+
+
 # In this order, whichever of them are wanted.
 SEEDS: Final[dict[str, Callable[[Seedable], Awaitable[None]]]] = {
     "images": _seed_images,
@@ -119,15 +123,18 @@ SEEDS: Final[dict[str, Callable[[Seedable], Awaitable[None]]]] = {
     "few tags": _seed_few_tags,
     "many tags": _seed_many_tags,
     "catalog": _seed_catalog,
+    "accounts": _seed_accounts,
 }
 
 
 async def _push(contender: Seedable, repository: str, content: Image, manifests: dict[str, bytes]) -> None:
-    await asyncio.to_thread(_push_all, contender.running.url, repository, content.blobs, manifests)
+    await asyncio.to_thread(_push_all, contender, repository, content.blobs, manifests)
 
 
-def _push_all(url: str, repository: str, blobs: Sequence[bytes], manifests: dict[str, bytes]) -> None:
-    with asking.connected(url) as client:
+def _push_all(
+    contender: Seedable, repository: str, blobs: Sequence[bytes], manifests: dict[str, bytes]
+) -> None:
+    with asking.connected(contender.running.url, contender.headers) as client:
         for content in blobs:
             _push_blob(client, repository, content)
         for tag, manifest in manifests.items():

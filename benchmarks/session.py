@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import files
+from benchmarks.company import Company
 from benchmarks.errors import BenchError, CaseError
 from benchmarks.figures import CaseResult, Measurement, RowResult
-from benchmarks.ours import Ours
-from benchmarks.peer import Peer
 from benchmarks.report import number, say
-from benchmarks.seeds import SEEDS
-from benchmarks.sides import Side
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
@@ -62,26 +59,11 @@ class Session:
         async with AsyncExitStack() as stack:
             # Last in, first out: the servers stop before their directory goes.
             work = Path(stack.enter_context(_working_directory(self.directory)))
-            contenders = await self._start(stack, work)
+            company = Company(self.cases, self.sides, work, stack)
             for number_, case in enumerate(self.cases, 1):
                 say(f"[{number_}/{len(self.cases)}] {case.name}")
-                await self._measure(case, contenders, work)
-
-    async def _start(self, stack: AsyncExitStack, work: Path) -> list[Contender]:
-        ours, peer = Ours(work), Peer(work)
-        for contender in (ours, peer):
-            say(f"starting {contender.name}")
-            stack.push_async_callback(contender.running.stop)
-            await contender.running.start()
-        for name, seed in SEEDS.items():
-            if any(name in case.needs for case in self.cases):
-                say(f"filling in: {name}")
-                for contender in (ours, peer):
-                    await seed(contender)
-        sides = [Side(name, ours, work) for name in self.sides]
-        for side in sides:
-            stack.push_async_callback(side.running.stop)
-        return [ours, peer, *sides]
+                await self._measure(case, await company.of(case), work)
+                await company.part(self.cases[number_:])
 
     async def _measure(self, case: Case, contenders: Sequence[Contender], work: Path) -> None:
         result = CaseResult(case.name, {contender.name: [] for contender in contenders})
@@ -106,14 +88,19 @@ class Session:
                 row.name,
                 row.unit,
                 result,
-                {name: [row.value(m.load) for m in found] for name, found in result.measurements.items()},
+                {
+                    name: [row.value(m.load) for m in found]
+                    for name, found in result.measurements.items()
+                    if name in row.of or not row.of
+                },
+                row.beside,
             )
             for row in case.rows
         ]
 
     async def _warm(self, case: Case, contender: Contender) -> None:
         async with _present(contender):
-            await asyncio.to_thread(case.check, contender.running.url)
+            await asyncio.to_thread(case.check, contender)
             if not case.fresh:
                 await self._load(case, contender, _WARM_SECONDS * case.pace)
 
@@ -128,7 +115,7 @@ class Session:
         result.measurements[contender.name].append(measurement)
         row = case.rows[0]
         say(
-            f"    round {turn}  {contender.name:8} {number(row.value(measurement.load)):>9} {row.unit}, "
+            f"    round {turn}  {contender.name:10} {number(row.value(measurement.load)):>9} {row.unit}, "
             f"CPU {number(measurement.cpu_per_thousand)} s/1000"
         )
 

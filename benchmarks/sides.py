@@ -22,7 +22,7 @@ from benchmarks.running import Running, clean_environment
 from benchmarks.trees import Use
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _APPLICATION: Final = "benchmarks.asgi:create"
@@ -70,6 +70,7 @@ class Side:
 
     def __init__(self, server: str, ours: Ours, directory: Path) -> None:
         self.name = server
+        self.headers: Mapping[str, str] = {}
         self.blobs = ours.blobs
         self._ours = ours
         port = free_port()

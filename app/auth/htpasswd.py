@@ -124,7 +124,7 @@ def _warn_of(path: Path, number: int, user: str, hashed: str) -> None:
             "%s: line %d: %s cannot log in, since the hash is not a bcrypt one; make it with `htpasswd -B`",
             path,
             number,
-            user,
+            user.encode(errors="backslashreplace").decode(),  # the file need not be UTF-8
         )
 
 

@@ -118,7 +118,11 @@ def test_htpasswd_when_the_user_is_unknown_checks_as_slow_a_hash(path: Path) -> 
     assert users.hash_of("carol") != users.hash_of("bob")
 
 
-@pytest.mark.parametrize("content", [b"", b"#\n", b"alice:" + b"x" * 5 * 1024 * 1024, None])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"#\n", b"alice:" + b"x" * 5 * 1024 * 1024, None],
+    ids=["empty", "comment", "huge", "missing"],
+)
 def test_htpasswd_when_it_is_empty_huge_or_missing_lets_nobody_in(path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.clients.engine import Engine, engine
+from tests.clients.guarded import Guarded, built_in, with_issuer
 from tests.clients.programs import Sandbox
 from tests.support.images import Package, make_index
 from tests.support.processes import alive
@@ -65,9 +67,42 @@ def registry(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield served
 
 
+@pytest.fixture(scope="session")
+def own_tokens(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A registry with the built-in token service."""
+    with seeded.copy(tmp_path_factory.mktemp("own-tokens")) as data, built_in(data) as guarded:
+        yield guarded
+
+
+@pytest.fixture(scope="session")
+def outside_tokens(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A registry with a token service outside."""
+    with seeded.copy(tmp_path_factory.mktemp("outside-tokens")) as data, with_issuer(data) as guarded:
+        yield guarded
+
+
+@pytest.fixture(params=["own_tokens", "outside_tokens"])
+def guarded(request: pytest.FixtureRequest) -> Guarded:
+    """Either of them, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """Runs client programs so that nothing of this machine's is read or changed."""
     # Not below tmp_path: podman takes no path of more than 50 characters.
     with tempfile.TemporaryDirectory(prefix="sandbox-") as root:
         yield Sandbox(Path(root))
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Engine]:
+    with engine() as running:
+        yield running
+
+
+@pytest.fixture
+def docker(daemon: Engine) -> Iterator[Engine]:
+    """A docker engine without images and logins."""
+    yield daemon
+    daemon.remove_all()

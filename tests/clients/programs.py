@@ -46,13 +46,16 @@ class Sandbox:
             "CONTAINERS_REGISTRIES_CONF": str(root / "registries.conf"),
         }
 
-    def run(self, *words: str, fails: bool = False) -> str:
-        """What the program wrote to standard output; with `fails` to both streams, and it must fail."""
+    def run(self, *words: str, fails: bool = False, given: str = "") -> str:
+        """What the program wrote to standard output; with `fails` to both streams, and it must fail.
+
+        `given` is what it reads from standard input.
+        """
         done = subprocess.run(
             [str(program(words[0])), *words[1:]],
             env=self.environment,
             cwd=self.root,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             timeout=_SECONDS,
@@ -66,7 +69,7 @@ class Sandbox:
             "skopeo", "--policy", str(self.root / "home/.config/containers/policy.json"), *words, fails=fails
         )
 
-    def podman(self, *words: str) -> str:
+    def podman(self, *words: str, fails: bool = False, given: str = "") -> str:
         engine = (
             "--tmpdir",
             str(self.root / "run/podman"),
@@ -75,10 +78,10 @@ class Sandbox:
             "--events-backend",
             "none",
         )
-        return self.run("podman", *self._store(), *engine, *words)
+        return self.run("podman", *self._store(), *engine, *words, fails=fails, given=given)
 
-    def buildah(self, *words: str) -> str:
-        return self.run("buildah", *self._store(), *words)
+    def buildah(self, *words: str, fails: bool = False) -> str:
+        return self.run("buildah", *self._store(), *words, fails=fails)
 
     def _store(self) -> tuple[str, ...]:
         root = self.root

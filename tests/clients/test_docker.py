@@ -5,88 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.clients.programs import Sandbox
-from tests.support.images import Package, make_image, make_index, read_archive, unpacked, write_archive
-from tests.support.needs import program
-from tests.support.processes import wait_for
+from tests.support.images import Package, make_image, make_index, unpacked
 from tests.support.registry import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.registry import Image
+    from tests.clients.engine import Engine
     from tests.support.served import Served
 
 pytestmark = pytest.mark.needs("dockerd", "docker", "root")
-
-_STOP_SECONDS = 30
-
-
-class Engine:
-    """A docker daemon and the command that speaks to it."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self.root = sandbox.root
-
-    def __call__(self, *words: str) -> str:
-        return self._sandbox.run("docker", "--host", f"unix://{self.root}/docker.sock", *words)
-
-    def load(self, image: Image, reference: str) -> None:
-        self("load", "--quiet", "--input", str(write_archive(self.root / "load.tar", image, reference)))
-
-    def saved(self, reference: str) -> tuple[bytes, list[bytes]]:
-        """The config, and the layers as tars."""
-        self("save", "--output", str(self.root / "save.tar"), reference)
-        return read_archive(self.root / "save.tar")
-
-    def remove_all(self) -> None:
-        if images := self("images", "--quiet", "--all", "--no-trunc").split():
-            self("rmi", "--force", *set(images))
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Engine]:
-    # Not below pytest's directory: containerd's sockets lie deep, and their paths have 107 characters at most.
-    with tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True) as directory:
-        root = Path(directory)
-        sandbox = Sandbox(root)
-        # The engine's own image store: in containerd's an image's id is the digest of its manifest.
-        (root / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
-        places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid", "config-file": "daemon.json"}
-        words = [
-            str(program("dockerd")),
-            "--host",
-            f"unix://{root}/docker.sock",
-            *(f"--{option}={root}/{name}" for option, name in places.items()),
-            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"),
-        ]
-        with (root / "log").open("wb") as log:
-            process = subprocess.Popen(words, env=sandbox.environment, stdout=log, stderr=log)
-        try:
-            assert wait_for(lambda: _answers(root, process), 30), (root / "log").read_text()
-            yield Engine(sandbox)
-        finally:
-            process.terminate()
-            process.wait(_STOP_SECONDS)
-
-
-def _answers(root: Path, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, (root / "log").read_text()
-    return "API listen" in (root / "log").read_text()
-
-
-@pytest.fixture
-def docker(daemon: Engine) -> Iterator[Engine]:
-    yield daemon
-    daemon.remove_all()
 
 
 def manifest_of(registry: Served, name: str, reference: str) -> tuple[str, dict[str, Any]]:

@@ -93,6 +93,17 @@ def test_table_when_printed_then_has_medians_spread_ratios_and_failures() -> Non
     assert failure == "other-case: FAILED: peer: 3 answers"
 
 
+def test_row_when_compared_with_another_contender_then_shows_the_ratios_to_that_one() -> None:
+    row = result([4000.0, 1000.0], [1000.0, 1000.0])
+    turned = RowResult("turned", row.unit, row.case, row.values, beside="ours")
+
+    _, _, peer = table([turned], []).splitlines()
+
+    assert peer.split()[-5:-3] == ["0.4", "0.625"]
+    assert turned.ratios("ours") is None
+    assert turned.ratios("peer") == Ratios(of_medians=0.4, of_pairs=0.625)
+
+
 def test_generator_when_it_takes_most_of_a_core_then_is_named() -> None:
     idle, busy = CaseResult("idle"), CaseResult("busy")
     idle.measurements["ours"] = [Measurement(Load(1, 5.0, 1.0), Use(1.0, 0.0))]
