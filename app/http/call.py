@@ -15,7 +15,7 @@ from app.domain.limits import BODY_BYTES_PER_SECOND_MIN, BODY_PATIENCE_SECONDS, 
 from app.http.wire import Origin, Query, peer_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from starlette.types import Message, Receive, Scope
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from app.services.remove import Remove
 
 
+async def no_tokens() -> IssueToken | None:
+    """The built-in token service of a registry that has none."""
+    return None
+
+
 @dataclass(frozen=True)
 class Services:
     """The use cases that handlers call."""
@@ -38,7 +43,7 @@ class Services:
     push_manifest: PushManifest
     remove: Remove
     listings: Listings
-    tokens: IssueToken | None = None  # the built-in token service, where it is in use
+    tokens: Callable[[], Awaitable[IssueToken | None]] = no_tokens
 
 
 @dataclass(frozen=True)

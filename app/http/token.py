@@ -29,7 +29,7 @@ _UNCACHED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 async def get(call: Call) -> Response:
-    service, query = _service(call), call.query
+    service, query = await _service(call), call.query
     ask = _ask(service, query, wants_refresh=query.first("offline_token") in {"true", "1"})
     authorizations = tuple(call.headers.getlist("authorization"))
     if not authorizations:
@@ -43,7 +43,7 @@ async def get(call: Call) -> Response:
 
 
 async def post(call: Call) -> Response:
-    service, form = _service(call), await _form(call)
+    service, form = await _service(call), await _form(call)
     ask = _ask(service, form, wants_refresh=form.first("access_type") == "offline")
     grant = _one(form, "grant_type")
     if grant == "password":
@@ -56,10 +56,11 @@ async def post(call: Call) -> Response:
     return _answer(call, _accepted(service, issued))
 
 
-def _service(call: Call) -> IssueToken:
-    if call.services.tokens is None:
+async def _service(call: Call) -> IssueToken:
+    service = await call.services.tokens()
+    if service is None:
         raise NotFound("this registry issues no tokens (auth.issuer)")
-    return call.services.tokens
+    return service
 
 
 def _ask(service: IssueToken, query: Query, *, wants_refresh: bool) -> Ask:

@@ -15,12 +15,11 @@ from app.auth.signing import ensure_key, read_signing_key
 from app.runtime.threads import Threads
 from app.runtime.watched import Watched
 from app.services.access.basic import Basic
-from app.services.access.bearer import Bearer, OnceUsersExist, Realm
+from app.services.access.bearer import Bearer, Realm
 from app.services.access.unguarded import Silly
 from app.services.issue_token import IssueToken, Terms
 from app.services.logins import Logins
 from app.services.signing_ring import SigningRing
-from app.store import accounts
 from app.wiring.parts import OPEN, Access
 
 if TYPE_CHECKING:
@@ -112,10 +111,11 @@ async def _issuer(settings: Settings, database: Database, stack: AsyncExitStack)
     tokens = IssueToken(database, _logins(database, stack), ring, terms)
     verifier = Verifier(ring.keys, issuer=issuer.issuer, service=issuer.service, algorithms=ALGORITHMS)
     realm = Realm(issuer.service, issuer.realm, settings.http.prefix.rstrip("/") + _ISSUER_PATH)
-    controller: Controller = Bearer(verifier, realm, ring.find_key)
-    if issuer.onceusersexist:
-        controller = await OnceUsersExist.watching(controller, lambda: database.read(accounts.any_exists))
-    return Access(controller, tokens)
+
+    async def service() -> IssueToken:
+        return tokens
+
+    return Access(Bearer(verifier, realm, ring.find_key), service)
 
 
 def _logins(database: Database, stack: AsyncExitStack) -> Logins:

@@ -24,14 +24,14 @@ from app.services.push_blob import PushBlob
 from app.services.push_manifest import ManifestRules, PushManifest
 from app.services.remove import Remove
 from app.services.repository_ids import RepositoryIds
-from app.wiring.parts import OPEN, open_database
+from app.wiring.admission import admission
+from app.wiring.parts import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.blobs.driver import Driver
     from app.runtime.metrics import Metrics
-    from app.services.issue_token import IssueToken
     from app.store.engine import Database
     from app.wiring.parts import Access
 
@@ -67,8 +67,8 @@ async def assemble(settings: Settings, metrics: Metrics) -> Assembly:
         stack.push_async_callback(driver.close)
         hashers = Threads("hash", max(2, os.cpu_count() or 2))
         stack.push_async_callback(hashers.close)
-        access = await _access(settings, database, stack)
-        services = _services(settings, database, driver, hashers, access.tokens)
+        access = await admission(settings, database, stack)
+        services = _services(settings, database, driver, hashers, access)
         addresses = Addresses(settings.http.trustedproxies)
         rules, observer = _rules(settings, addresses), Observer(metrics, addresses.of)
         app = Application(services, rules, access.controller, observer)
@@ -88,17 +88,8 @@ async def _renew_connections(database: Database, seconds: float) -> None:
         await database.renew()
 
 
-async def _access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
-    if settings.auth.provider == "none":
-        return OPEN
-    # Cryptography takes 10 MiB, which a registry without access control has no use for.
-    from app.wiring.access import open_access  # noqa: PLC0415
-
-    return await open_access(settings, database, stack)
-
-
 def _services(
-    settings: Settings, database: Database, driver: Driver, hashers: Threads, tokens: IssueToken | None
+    settings: Settings, database: Database, driver: Driver, hashers: Threads, access: Access
 ) -> Services:
     ids = RepositoryIds(database)
     return Services(
@@ -107,7 +98,7 @@ def _services(
         push_manifest=PushManifest(database, ids, _manifest_rules(settings)),
         remove=Remove(database, ids),
         listings=Listings(database, ids),
-        tokens=tokens,
+        tokens=access.tokens,
     )
 
 

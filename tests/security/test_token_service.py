@@ -18,7 +18,8 @@ from app.config import Settings
 from app.domain.access import Action
 from app.http.call import ApiRules
 from app.store import accounts, grants, logins, refresh_tokens
-from app.wiring.access import open_access, prepare
+from app.wiring.access import prepare
+from app.wiring.admission import admission
 from tests.http.support import refused, served
 from tests.support.registry import open_registry
 
@@ -61,7 +62,7 @@ async def issuing(target: Target, root: Path, **issuer: Any) -> AsyncGenerator[R
         target,
         root / "objects",
         rules=rules,
-        with_access=lambda database, stack: open_access(chosen, database, stack),
+        with_access=lambda database, stack: admission(chosen, database, stack),
     ) as registry:
         yield registry
 

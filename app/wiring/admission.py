@@ -1,0 +1,80 @@
+"""Whom a worker lets in: nobody is asked, or access control from the start, or from the first account on.
+
+Cryptography takes 10 MiB in each worker, so it is loaded when it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from app.store import accounts
+from app.wiring.parts import OPEN, Access
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from app.config import Settings
+    from app.domain.access import Caller
+    from app.services.access.controller import Presented
+    from app.services.issue_token import IssueToken
+    from app.store.engine import Database
+
+# As long as there are no accounts, every request would ask for them.
+_LOOK_SECONDS: Final = 1.0
+
+
+async def admission(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
+    """What `auth` says; `stack` closes it. Raises Unavailable."""
+    if settings.auth.provider == "none":
+        return OPEN
+    issuer = settings.auth.issuer
+    if issuer is None or not issuer.onceusersexist:
+        return await _begin(settings, database, stack)
+    later = await stack.enter_async_context(AsyncExitStack())
+    once = OnceUsersExist(database, lambda: _begin(settings, database, later))
+    await once.look()
+    return Access(once, once.tokens)
+
+
+async def _begin(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
+    from app.wiring.access import open_access  # noqa: PLC0415
+
+    return await open_access(settings, database, stack)
+
+
+class OnceUsersExist:
+    """The built-in token service and its controller, from the second on in which there is an account (`serve --local`).
+
+    That there was one is never forgotten, so that the removal of the last account opens nothing while we run.
+    """
+
+    def __init__(self, database: Database, begin: Callable[[], Awaitable[Access]]) -> None:
+        self._database = database
+        self._begin = begin
+        self._access = OPEN
+        self._looking = asyncio.Lock()
+        self._look_at = float("-inf")
+
+    async def look(self) -> Access:
+        """What is in force now."""
+        async with self._looking:
+            if self._access is OPEN and await self._database.read(accounts.any_exists):
+                self._access = await self._begin()
+            self._look_at = monotonic() + _LOOK_SECONDS
+        return self._access
+
+    async def tokens(self) -> IssueToken | None:
+        """The token service. Another worker may have sent the client here, so what is known is not enough."""
+        access = self._access if self._access is not OPEN else await self.look()
+        return await access.tokens()
+
+    async def caller(self, presented: Presented) -> Caller:
+        if self._access is OPEN and monotonic() >= self._look_at:
+            await self.look()
+        return await self._access.controller.caller(presented)
+
+    def challenge(self, scopes: str, error: str, url: Callable[[str], str]) -> str:
+        return self._access.controller.challenge(scopes, error, url)
