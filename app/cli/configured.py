@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from app.cli.errors import Failure, told
-from app.cli.ready import tell_ready, tell_warnings
+from app.cli.ready import tell_access, tell_ready, tell_warnings
 from app.cli.settings import command_line, loaded, refuse_unserved
 from app.domain.errors import RegistryError
 from app.server import choices, supervisor
@@ -31,6 +31,7 @@ def serve(config: Path | None) -> None:
     doors = choices.open_doors(settings)
     try:
         refuse_unready(settings, config)
+        tell_access(settings.auth)
         supervisor.run(
             supervisor.Site(
                 settings, doors, ready=lambda: tell_ready(doors.url), collecting=choices.collecting(settings)

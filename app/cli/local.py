@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from app.cli.errors import Failure
-from app.cli.ready import tell_ready, tell_warnings
+from app.cli.ready import tell_access, tell_ready, tell_warnings
 from app.cli.settings import loaded, refuse_unserved
 from app.domain.errors import RegistryError
 from app.runtime.embedded import EmbeddedPostgres, InstanceLock
@@ -50,6 +50,7 @@ def serve(data: Path) -> None:
     result = loaded(None, base=_base(data.absolute(), with_accounts=not _names_a_provider(os.environ)))
     settings = result.settings
     root = Path(settings.storage.parameters.get("rootdirectory", data)).absolute()
+    settings = _with_key(settings, root)
     choices.configure_logs(settings)
     tell_warnings(result.warnings)
     with ExitStack() as stack:
@@ -68,6 +69,7 @@ def serve(data: Path) -> None:
         refuse_unserved(settings)
         _prepare_access(settings)
         _migrate(target)
+        tell_access(settings.auth)
         collecting = None if _is_emptied(root, settings) else choices.collecting(settings)
         supervisor.run(
             supervisor.Site(
@@ -86,7 +88,7 @@ def _names_a_provider(environment: Mapping[str, str]) -> bool:
 
 
 def _base(root: Path, *, with_accounts: bool) -> dict[str, Any]:
-    auth = {"issuer": {"key": str(root / SIGNING_KEY), "onceusersexist": True}}
+    auth = {"issuer": {"key": SIGNING_KEY, "onceusersexist": True}}
     return {
         "auth": auth if with_accounts else {},
         "log": {"level": "info", "accesslog": {"disabled": True}},
@@ -94,6 +96,15 @@ def _base(root: Path, *, with_accounts: bool) -> dict[str, Any]:
         "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
         "database": {"host": _EMBEDDED, "preparedstatements": True},
     }
+
+
+def _with_key(settings: Settings, root: Path) -> Settings:
+    """The settings with the signing key beside the rest of the data, wherever the environment has put that."""
+    auth = settings.auth
+    if auth.issuer is None or auth.issuer.key != SIGNING_KEY:
+        return settings
+    issuer = auth.issuer.model_copy(update={"key": str(root / SIGNING_KEY)})
+    return settings.model_copy(update={"auth": auth.model_copy(update={"issuer": issuer})})
 
 
 def _connections(settings: Settings) -> int:

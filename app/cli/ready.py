@@ -10,6 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from app.config.auth import Auth
+
 _log = logging.getLogger("registry.config")
 
 
@@ -17,6 +19,17 @@ def tell_warnings(warnings: Iterable[str]) -> None:
     """Log what the operator should know of the configuration."""
     for warning in warnings:
         _log.warning("%s", warning)
+
+
+def tell_access(auth: Auth) -> None:
+    """Log who is let in, so that an open registry is not open unnoticed."""
+    everybody = "everybody who can reach the registry may do everything"
+    if auth.provider in {"none", "silly"}:
+        _log.info("auth.%s: %s", auth.provider, everybody)
+    elif auth.issuer is not None and auth.issuer.onceusersexist:
+        _log.info("auth.issuer: until the first account is made %s", everybody)
+    else:
+        _log.info("auth.%s: access is controlled", auth.provider)
 
 
 def tell_ready(url: str, *more: str) -> None:

@@ -85,6 +85,8 @@ def configure(
     root.setLevel(_LEVELS[level])
     # What it reports at "info" are its own steps; the commands say themselves what they did.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # At "debug" it writes every header, credentials among them.
+    logging.getLogger("hpack").setLevel(logging.WARNING)
     logger = logging.getLogger(ACCESS_LOGGER)
     logger.propagate = False
     logger.handlers[:] = [LineHandler(_DESCRIPTORS["stdout"], _access_formatter(access, fields or {}))]

@@ -104,7 +104,9 @@ async def serve(stream: ByteStream, situation: Situation) -> None:
                 await _upgrade(stream, request, received)
             exchange = _Exchange(stream, situation, parser, request, received)
         except h11.RemoteProtocolError as error:
-            await _refuse(stream, situation, error.error_status_hint, str(error))
+            # Behind the colon it quotes what it could not read, which may be credentials.
+            reason = str(error).partition(": ")[0]
+            await _refuse(stream, situation, error.error_status_hint, reason)
             return
         except FramingError as error:
             await _refuse(stream, situation, 400, str(error))
