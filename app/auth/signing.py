@@ -72,8 +72,8 @@ class SigningKey:
 def ensure_key(path: Path, algorithm: str) -> bool:
     """Make the file with a new key if there is none; returns whether this call did. Raises KeyFileError.
 
-    `algorithm` is ES256, ES384, EdDSA or RS256 (of 3,072 bits), in any case. A key that is
-    there stays as it is, whatever it signs with.
+    `algorithm` is ES256, ES384, EdDSA or RS256 (of 3,072 bits), in any case. A key that is there stays as it is,
+    whatever it signs with.
     """
     try:
         return not path.exists() and secretfiles.create(path, new_key(algorithm).private_pem)
@@ -82,13 +82,8 @@ def ensure_key(path: Path, algorithm: str) -> bool:
 
 
 def new_key(algorithm: str) -> SigningKey:
-    """A key that is nowhere yet."""
+    """A key that is nowhere yet. Whoever must trust it is told before `write_key`."""
     return _signing_key(_NEW[algorithm.upper()]())
-
-
-def rotate_key(path: Path, algorithm: str) -> None:
-    """As `write_key`, with a new key. Whoever must trust it first announces it between `new_key` and `write_key`."""
-    write_key(path, new_key(algorithm))
 
 
 def write_key(path: Path, key: SigningKey) -> None:

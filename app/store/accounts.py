@@ -144,16 +144,6 @@ CREDENTIALS: Final = Statement(
         """  # noqa: S608
     ).bindparams(_name),
 )
-BY_ID: Final = Statement(
-    "accounts.by_id_with_grants",
-    text(
-        f"""
-        SELECT a.id, a.name, a.kind, a.is_admin, g.patterns, g.actions
-        FROM accounts AS a CROSS JOIN LATERAL ({GRANTED}) AS g
-        WHERE a.id = :account_id AND a.disabled_at IS NULL
-        """  # noqa: S608
-    ).bindparams(_account),
-)
 ANONYMOUS: Final = Statement(
     "accounts.anonymous",
     text("SELECT pattern, array_to_string(actions, ',') AS actions FROM grants WHERE account_id IS NULL"),
@@ -325,12 +315,6 @@ async def credentials(c: Connection, name: str) -> Credentials | None:
     return Credentials(
         **_granted(row), is_disabled=row["is_disabled"], secrets=tuple(Secret(*one) for one in found)
     )
-
-
-async def by_id_with_grants(c: Connection, account_id: int) -> Granted | None:
-    """The account with what it may do. None: there is none, or it is disabled."""
-    row = await c.one(BY_ID, account_id=account_id)
-    return None if row is None else Granted(**_granted(row))
 
 
 async def anonymous(c: Connection) -> tuple[Grant, ...]:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from app.auth.key_ids import thumbprint
 from app.auth.keys import KeyFileError, trusted
-from app.auth.signing import ensure_key, read_signing_key, rotate_key
+from app.auth.signing import ensure_key, new_key, read_signing_key, write_key
 from app.runtime.watched import Watched
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 CLAIMS = {"iss": "registry", "sub": "alice", "aud": "here", "access": [{"type": "repository", "name": "é"}]}
 ALGORITHMS = ["ES256", "ES384", "EdDSA", "RS256"]
+
+
+def rotate_key(path: Path, algorithm: str) -> None:
+    write_key(path, new_key(algorithm))
 
 
 @pytest.fixture

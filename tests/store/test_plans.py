@@ -346,7 +346,6 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "accounts.secrets": [sample(account_id=10)],
     "accounts.mark_used": [sample(secret_id=10)],
     "accounts.credentials": [sample(name="account-7"), sample(name="nobody")],
-    "accounts.by_id_with_grants": [sample(account_id=7)],
     "accounts.anonymous": [sample()],
     "grants.add": [
         sample(account_id=account, pattern=pattern, actions=["pull"])
