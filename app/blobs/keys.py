@@ -7,7 +7,7 @@
     ├── health/                          what health checks write, read and delete; never listed
     │   └── 32 hex digits
     ├── docker/registry/v2/…             keys of an imported tree stay as they are
-    └── lock, postgres/, postgres.log    of `registry serve --local`, which keeps all that it has in one place
+    └── lock, config.yml, postgres/, …   of `registry serve --local`, which keeps all that it has in one place
 
 Only keys that `check_key` lets pass reach storage: relative, plain, and short enough for every backend.
 """
@@ -23,7 +23,7 @@ from app.blobs.driver import KeyInvalid
 HEALTH_PREFIX: Final = "health/"
 # What stands in the root beside the objects.
 NOT_OBJECTS: Final = frozenset({
-    HEALTH_PREFIX, "lock", "config.yml", "postgres/", "postgres.log", "postgres.log.1",
+    HEALTH_PREFIX, "lock", "config.yml", "signing-key.pem", "postgres/", "postgres.log", "postgres.log.1",
 })  # fmt: skip
 # S3's bound on a key, and the file systems' on one name in a path.
 KEY_BYTES_MAX: Final = 1024

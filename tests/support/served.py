@@ -188,8 +188,12 @@ class Served:
 
     def objects(self) -> dict[Path, int]:
         """The files that hold content, each with its size in bytes."""
-        files = (path for path in (self.data / "objects").rglob("*") if path.is_file())
-        return {path: path.stat().st_size for path in files}
+        sizes: dict[Path, int] = {}
+        for path in (self.data / "objects").rglob("*"):
+            with suppress(FileNotFoundError):  # collectors may be at work
+                if path.is_file():
+                    sizes[path] = path.stat().st_size
+        return sizes
 
     def stored_bytes(self) -> int:
         """How much content there is on disk."""
@@ -198,8 +202,12 @@ class Served:
     def stored(self, package: Package) -> set[str]:
         """Those of the package's blobs that lie on disk, by the digests of what is there."""
         sizes = {len(blob) for blob in package.blobs.values()}
-        found = (path for path, size in self.objects().items() if size in sizes)
-        return {digest_of(path.read_bytes()) for path in found} & package.blobs.keys()
+        found: set[str] = set()
+        for path, size in self.objects().items():
+            if size in sizes:
+                with suppress(FileNotFoundError):
+                    found.add(digest_of(path.read_bytes()))
+        return found & package.blobs.keys()
 
 
 def command(data: Path) -> list[str]:
