@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -30,17 +30,19 @@ ALL: Final = ALGORITHMS
 # How far clocks may be apart. Distribution's.
 LEEWAY_SECONDS: Final = 60
 CACHED_MAX: Final = 2048
+# What is remembered of a token takes some times its length: with this, 20 MiB in a process at most.
+CACHED_CHARS_MAX: Final = 4 * 1024 * 1024
 # Year 10000. What lies beyond cannot be written as a date.
 _MOMENT_MAX: Final = 253_402_300_800
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A token that is accepted until a moment (seconds since 1970), and what it allows."""
+    """A token of so many characters that is accepted until a moment (seconds since 1970), and what it allows."""
 
     grants: Grants
     until: float
-    claims: Mapping[str, Any] = field(repr=False)
+    chars: int
 
 
 class Verifier:
@@ -62,6 +64,7 @@ class Verifier:
         self._algorithms: Final = {name: library[name] for name in algorithms if name in ALGORITHMS}
         self._now: Final = now
         self._cached: dict[bytes, Verified] = {}
+        self._cached_chars = 0
         self._cached_for: KeySet | None = None
 
     def verify(self, token: str) -> Verified:
@@ -69,12 +72,12 @@ class Verifier:
         refuse_long(token)
         keys, now = self._keys(), self._now()
         if keys is not self._cached_for:
-            self._cached, self._cached_for = {}, keys
+            self._cached, self._cached_chars, self._cached_for = {}, 0, keys
         name = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         known = self._cached.get(name)
         if known is not None and now < known.until:
             return known
-        verified = self._verify(split(token), keys, now)
+        verified = Verified(*self._verify(split(token), keys, now), len(token))
         self._remember(name, verified)
         return verified
 
@@ -92,18 +95,20 @@ class Verifier:
             yield refused
         yield from self._claims_refused(token.claims, now)
 
-    def _verify(self, token: Token, keys: KeySet, now: float) -> Verified:
+    def _verify(self, token: Token, keys: KeySet, now: float) -> tuple[Grants, float]:
         until = self._until(token, keys, now)
         for refused in self._claims_refused(token.claims, now):
             raise refused
-        return Verified(
-            grants_of(token.claims), min(until, token.claims["exp"] + LEEWAY_SECONDS), token.claims
-        )
+        return grants_of(token.claims), min(until, token.claims["exp"] + LEEWAY_SECONDS)
 
     def _remember(self, name: bytes, verified: Verified) -> None:
-        if len(self._cached) >= CACHED_MAX:
-            del self._cached[next(iter(self._cached))]
+        if (before := self._cached.pop(name, None)) is not None:
+            self._cached_chars -= before.chars
         self._cached[name] = verified
+        self._cached_chars += verified.chars
+        while len(self._cached) > CACHED_MAX or self._cached_chars > CACHED_CHARS_MAX:
+            oldest = next(iter(self._cached))
+            self._cached_chars -= self._cached.pop(oldest).chars
 
     # The signature.
 
