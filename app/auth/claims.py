@@ -56,7 +56,7 @@ class Grants:
         if repository is None:
             return False
         actions = self.access.get((_REPOSITORY, repository), ())
-        return action.value in actions or _ANY in actions
+        return action in actions or _ANY in actions
 
     def tag_rules(self, repository: str) -> TagRules | None:
         """The rules of all entries for the repository. They are read when they are asked for first."""

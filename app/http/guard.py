@@ -42,7 +42,7 @@ class Guard:
             return NOBODY
         if demand is Action.CATALOG and self._rules.catalog_open:
             demand = Door.LOGIN
-        presented = Presented(_authorizations(request), lambda: self._rules.login_bucket(request))
+        presented = Presented(_authorizations(request), self._rules.login_bucket, request)
         try:
             caller = await self._controller.caller(presented)
         except Refused as refused:
@@ -65,7 +65,11 @@ class Guard:
 
 def _authorizations(request: Request) -> tuple[str, ...]:
     return tuple(
-        value.decode("latin-1").strip(" \t") for name, value in request["headers"] if name == b"authorization"
+        [
+            value.decode("latin-1").strip(" \t")
+            for name, value in request["headers"]
+            if name == b"authorization"
+        ]
     )
 
 

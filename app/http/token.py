@@ -35,7 +35,9 @@ async def get(call: Call) -> Response:
     if not authorizations:
         return _answer(call, await service.to_anybody(ask))
     try:
-        login = parse_basic(Presented(authorizations, call.address).credentials("basic"))
+        login = parse_basic(
+            Presented(authorizations, call.rules.login_bucket, call.scope).credentials("basic")
+        )
     except Refused as refused:
         raise LoginFailed(str(refused), headers=_challenge(service)) from refused
     issued = await service.to_account(ask, login.name, login.password, call.address())

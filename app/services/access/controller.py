@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from app.domain.limits import AUTHORIZATION_CHARS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from app.domain.access import Caller
 
@@ -24,27 +23,32 @@ class Refused(Exception):
         self.error = error
 
 
-@dataclass(frozen=True)
-class Presented:
-    """What a request brings: the values of its Authorization headers, and the address that it comes from."""
+class Presented(NamedTuple):
+    """What a request brings: the values of its Authorization headers, and how to tell where it comes from."""
 
     authorizations: tuple[str, ...]
-    address: Callable[[], str]
+    bucket_of: Callable[[Mapping[str, Any]], str]
+    request: Mapping[str, Any]
+
+    def address(self) -> str:
+        """What its failed logins are counted under."""
+        return self.bucket_of(self.request)
 
     def credentials(self, wanted: str) -> str:
         """What follows the scheme `wanted` (RFC 9110 §11.4), spelt in any case. Raises Refused."""
-        header = next(iter(self.authorizations), None)
-        if header is None:
+        if not self.authorizations:
             raise Refused("the request has no credentials")
-        if len(self.authorizations) > 1:
+        header, *others = self.authorizations
+        if others:
             # Which of them a proxy in front of us has looked at, nobody knows.
             raise Refused("the request has several Authorization headers")
         if len(header) > AUTHORIZATION_CHARS_MAX:
             raise Refused(f"the Authorization header has {len(header)} characters", error="invalid_token")
         scheme, _, credentials = header.partition(" ")
-        if scheme.lower() != wanted or not credentials.strip(" "):
+        credentials = credentials.strip(" ")
+        if not credentials or scheme.lower() != wanted:
             raise Refused(f"the request has no {wanted} credentials")
-        return credentials.strip(" ")
+        return credentials
 
 
 class Controller(Protocol):
