@@ -1,8 +1,8 @@
 """Where the body of an HTTP/1.1 request ends (RFC 9112 §6 and §7).
 
-Heads are h11's to parse; bodies are not, since it hands out every chunk by itself: docker sends chunks of 32 KiB, and
-to take them apart in Python one event at a time took more time than to hash them. Stricter than the RFC asks: a
-length and chunks together are refused, as are sizes of more than 16 digits and lines that do not end in CRLF.
+Heads that are unusual are h11's to parse; bodies are not, since it hands out every chunk by itself: docker sends chunks
+of 32 KiB, and to take them apart in Python one event at a time took more time than to hash them. Stricter than the RFC
+asks: a length and chunks together are refused, as are sizes of more than 16 digits and lines that do not end in CRLF.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ Body = NoBody | SizedBody | ChunkedBody
 
 
 def body_of(headers: Iterable[tuple[bytes, bytes]]) -> Body:
-    """How the body is framed, by a head that h11 has accepted. Raises FramingError."""
+    """How the body is framed, by a head that h11 has accepted, or would have. Raises FramingError."""
     lengths = [value for name, value in headers if name == b"content-length"]
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and (lengths or [coding.lower() for coding in codings] != [b"chunked"]):

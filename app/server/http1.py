@@ -1,7 +1,7 @@
 """HTTP/1.1: one request after the other on a connection, each answered by the application in the connection's task.
 
 hypercorn's own HTTP/1.1 spends a task, a queue and a dozen awaits on each request, and reads 64 KiB at a time; a GET
-of a manifest took 0.51 ms of processor time with it and takes 0.34 ms here. Heads are parsed by h11, as there; bodies
+of a manifest took 0.51 ms of processor time with it and takes 0.34 ms here. Heads are read by app.server.heads, bodies
 by app.server.framing. What a registry needs beside that:
 
 - An answer that comes before the end of the request's body reaches the client, whatever it is still sending.
@@ -27,6 +27,7 @@ from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import SettingsFrame
 
 from app.server.framing import Body, ChunkedBody, FramingError, body_of
+from app.server.heads import Head, next_head
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("registry.server")
 Headers = list[tuple[bytes, bytes]]
 
-HEAD_BYTES_MAX: Final = 64 * 1024
 # How long a client that was answered early may go on sending before it is cut off.
 LINGER_SECONDS: Final = 5.0
 # Bytes of a body that are copied behind the answer's head rather than sent after it.
@@ -94,15 +94,14 @@ async def serve(stream: ByteStream, situation: Situation) -> None:
     """Answer the requests of `stream` until one side has had enough. Raises Upgrade, ConnectionError."""
     received = b""
     while True:
-        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
-            request = await _next_request(stream, parser, received)
-            if request is None:
+            found = await next_head(received, stream.read)
+            if found is None:
                 return
-            received = parser.trailing_data[0]
+            head, received = found
             if situation.h2c:
-                await _upgrade(stream, request, received)
-            exchange = _Exchange(stream, situation, parser, request, received)
+                await _upgrade(stream, head, received)
+            exchange = _Exchange(stream, situation, head, received)
         except h11.RemoteProtocolError as error:
             # Behind the colon it quotes what it could not read, which may be credentials.
             reason = str(error).partition(": ")[0]
@@ -118,30 +117,19 @@ async def serve(stream: ByteStream, situation: Situation) -> None:
         received = exchange.rest
 
 
-async def _next_request(stream: ByteStream, parser: h11.Connection, received: bytes) -> h11.Request | None:
-    """The head of the next request; None at the end of the connection."""
-    if received:
-        parser.receive_data(received)
-    while (event := parser.next_event()) is h11.NEED_DATA:
-        if not (data := await stream.read()) and not parser.trailing_data[0]:
-            return None
-        parser.receive_data(data)
-    return event if isinstance(event, h11.Request) else None
-
-
-async def _upgrade(stream: ByteStream, request: h11.Request, received: bytes) -> None:
+async def _upgrade(stream: ByteStream, head: Head, received: bytes) -> None:
     """Raise Upgrade if the client wants to go on in HTTP/2 without TLS."""
-    if request.method == b"PRI" and request.http_version == b"2.0":
+    if head.method == b"PRI" and head.version == b"2.0":
         raise Upgrade(b"PRI * HTTP/2.0\r\n\r\n" + received)
-    headers = dict(request.headers)
+    headers = dict(head.headers)
     has_body = b"content-length" in headers or b"transfer-encoding" in headers
     settings = headers.get(b"http2-settings", b"")
     if headers.get(b"upgrade", b"").lower() == b"h2c" and _are_settings(settings) and not has_body:
         await stream.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
-        pseudo = [(b":method", request.method), (b":path", request.target)]
+        pseudo = [(b":method", head.method), (b":path", head.target)]
         if b"host" in headers:
             pseudo.append((b":authority", headers[b"host"]))
-        raise Upgrade(received, pseudo + list(request.headers), settings)
+        raise Upgrade(received, pseudo + head.headers, settings)
 
 
 def _are_settings(encoded: bytes) -> bool:
@@ -172,22 +160,21 @@ class _Exchange:
         self,
         stream: ByteStream,
         situation: Situation,
-        parser: h11.Connection,
-        request: h11.Request,
+        head: Head,
         received: bytes,
     ) -> None:
         self._stream = stream
         self._situation = situation
-        self._method = request.method.decode()
-        self._target: bytes = request.target
-        self._version = request.http_version.decode()
-        self._headers = list(request.headers)
+        self._method = head.method.decode()
+        self._target = head.target
+        self._version = head.version.decode()
+        self._headers = head.headers
         if self._version not in ("1.0", "1.1"):
             raise h11.RemoteProtocolError("the HTTP version is not supported", 505)
         self._body: Body = body_of(self._headers)
         if self._version == "1.0" and isinstance(self._body, ChunkedBody):
             raise FramingError("HTTP/1.0 has no chunks")
-        self._waits = parser.they_are_waiting_for_100_continue
+        self._waits = head.waits_for_continue
         self._received = received
         # Content that has come and the application has not asked for yet.
         self._ready = b""

@@ -14,7 +14,7 @@ from hypercorn.config import Config
 
 from app.server.bytestream import ByteStream
 from app.server.connections import Connection
-from app.server.http1 import HEAD_BYTES_MAX
+from app.server.heads import HEAD_BYTES_MAX
 from app.server.http2 import ServerContext
 from app.server.sockets import BACKLOG
 
