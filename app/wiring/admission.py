@@ -6,10 +6,12 @@ Cryptography takes 10 MiB in each worker, so it is loaded when it is needed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from app.domain.errors import RegistryError, Unavailable
 from app.store import accounts
 from app.wiring.parts import OPEN, Access
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from app.services.issue_token import IssueToken
     from app.store.engine import Database
 
+_log = logging.getLogger(__name__)
 # As long as there are no accounts, every request would ask for them.
 _LOOK_SECONDS: Final = 1.0
 
@@ -62,9 +65,19 @@ class OnceUsersExist:
         """What is in force now."""
         async with self._looking:
             if self._access is OPEN and await self._database.read(accounts.any_exists):
-                self._access = await self._begin()
+                self._access = await self._begun()
             self._look_at = monotonic() + _LOOK_SECONDS
         return self._access
+
+    async def _begun(self) -> Access:
+        """Raises Unavailable. Until it works nobody is let in: each request comes here."""
+        try:
+            return await self._begin()
+        except RegistryError:
+            raise
+        except Exception as error:
+            _log.exception("there is an account, but access control cannot begin")
+            raise Unavailable("access control cannot begin") from error
 
     async def tokens(self) -> IssueToken | None:
         """The token service. Another worker may have sent the client here, so what is known is not enough."""

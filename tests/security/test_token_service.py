@@ -421,6 +421,25 @@ def test_registry_when_it_starts_with_accounts_is_closed_from_the_first_request(
     asyncio.run(scenario())
 
 
+def test_registry_when_access_control_cannot_begin_lets_nobody_in(database: Target, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuing(database, tmp_path, onceusersexist=True) as registry:
+            key = tmp_path / "key.pem"
+            content = key.read_bytes()
+            key.write_text("no key")
+            await person(registry, "alice")
+            async with asyncio.timeout(20):
+                while (await registry.client.get("/v2/")).status_code != 503:
+                    await asyncio.sleep(0.05)
+            for path in ("/v2/", "/v2/a/b/tags/list", "/auth/token"):
+                for _ in range(3):
+                    refused(await registry.client.get(path), 503, "UNAVAILABLE")
+            key.write_bytes(content)
+            assert (await registry.client.get("/v2/")).status_code == 401
+
+    asyncio.run(scenario())
+
+
 def test_replicas_when_each_has_its_own_key_take_each_others_tokens(database: Target, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuing(database, tmp_path / "1") as one, issuing(database, tmp_path / "2") as two:
