@@ -331,7 +331,8 @@ def test_window_when_it_never_opens_then_answers_wait_outside_of_memory(secured:
         assert outcome.acknowledged_end
         # Nothing tells that a server does not read ahead: a moment is what it would take.
         time.sleep(1)
-        assert memory_peak_bytes(worker) - before < streams * 4 * MIB
+        # A few blocks of a mebibyte, and what the allocator keeps; all of it would be 16 MiB each.
+        assert memory_peak_bytes(worker) - before < streams * 6 * MIB
 
 
 @pytest.mark.needs("openssl")
