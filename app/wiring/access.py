@@ -20,7 +20,7 @@ from app.services.access.unguarded import Silly
 from app.services.issue_token import IssueToken, Terms
 from app.services.logins import Logins
 from app.services.signing_ring import SigningRing
-from app.wiring.parts import OPEN, Access
+from app.wiring.admission import OPEN, Access
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack

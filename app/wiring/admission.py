@@ -8,25 +8,38 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from app.domain.errors import RegistryError, Unavailable
+from app.http.call import no_tokens
+from app.services.access.unguarded import Open
 from app.store import accounts
-from app.wiring.parts import OPEN, Access
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.config import Settings
     from app.domain.access import Caller
-    from app.services.access.controller import Presented
+    from app.services.access.controller import Controller, Presented
     from app.services.issue_token import IssueToken
     from app.store.engine import Database
 
 _log = logging.getLogger(__name__)
 # As long as there are no accounts, every request would ask for them.
 _LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in, and the built-in token service, where there is one."""
+
+    controller: Controller
+    tokens: Callable[[], Awaitable[IssueToken | None]] = no_tokens
+
+
+OPEN: Final = Access(Open())
 
 
 async def admission(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:

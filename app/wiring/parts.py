@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from app.http.call import no_tokens
-from app.services.access.unguarded import Open
 from app.store.engine import CONNECT_SECONDS, Database, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from app.config import Settings
-    from app.services.access.controller import Controller
-    from app.services.issue_token import IssueToken
     from app.store.engine import Timings
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who is let in, and the built-in token service, where there is one."""
-
-    controller: Controller
-    tokens: Callable[[], Awaitable[IssueToken | None]] = no_tokens
-
-
-OPEN: Final = Access(Open())
 
 
 def target_of(settings: Settings) -> Target:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from app.blobs.driver import Driver
     from app.runtime.metrics import Metrics
     from app.store.engine import Database
-    from app.wiring.parts import Access
+    from app.wiring.admission import Access
 
 _POOL_WATCH_SECONDS: Final = 5.0
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from app.blobs.driver import Driver
     from app.services.access.controller import Controller, Presented
-    from app.wiring.parts import Access
+    from app.wiring.admission import Access
 
 CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
