@@ -7,6 +7,7 @@ there is to say goes to standard error.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from app.auth.passwords import PASSWORD_BYTES_MAX, UnfitPassword, hash_password
 from app.cli import words
 from app.cli.errors import Failure
 from app.cli.gc.place import Place
-from app.domain.accounts import AccountNameInvalid, parse_account_name
+from app.domain.accounts import FIRST_ACCOUNT_SECONDS, AccountNameInvalid, parse_account_name
 from app.store import accounts
 
 if TYPE_CHECKING:
@@ -140,6 +141,22 @@ def _prompted() -> str:
     if not sys.stdin.isatty():
         raise click.UsageError("no terminal to ask for the password on: use --password-stdin or --generate")
     return click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+
+
+def add(place: Place, name: str, kind: Kind, **columns: Any) -> None:
+    """Add the account, as `app.store.accounts.add` has it. Raises AccountExists, Failure.
+
+    When this returns, a registry that was open until the first account is closed.
+    """
+    auth = place.settings.auth
+
+    async def work(database: Database) -> None:
+        is_first = not await database.read(accounts.any_exists)
+        await database.write(lambda c: accounts.add(c, name, kind, **columns))
+        if is_first and auth.issuer is not None and auth.issuer.onceusersexist:
+            await asyncio.sleep(FIRST_ACCOUNT_SECONDS)
+
+    place.change(work)
 
 
 async def account_of(database: Database, name: str, kind: Kind) -> Account:

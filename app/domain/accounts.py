@@ -1,4 +1,4 @@
-"""Names of accounts, of the built-in token service. The database has the same rule (`db/schema/15_accounts.sql`)."""
+"""Accounts of the built-in token service. For names the database has the same rule (`db/schema/15_accounts.sql`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 # Where something is granted it stands for everybody, so no account can have this name.
 ANONYMOUS: Final = "anonymous"
 ACCOUNT_NAME_CHARS_MAX: Final = 128
+# A registry that is open until the first account notices it within this time.
+FIRST_ACCOUNT_SECONDS: Final = 1.0
 
 _NAME: Final = re.compile(rf"[a-z0-9][a-z0-9._@+-]{{0,{ACCOUNT_NAME_CHARS_MAX - 1}}}")
 

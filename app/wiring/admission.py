@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from app.domain.accounts import FIRST_ACCOUNT_SECONDS
 from app.domain.errors import RegistryError, Unavailable
 from app.http.call import no_tokens
 from app.services.access.unguarded import Open
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from app.store.engine import Database
 
 _log = logging.getLogger(__name__)
-# As long as there are no accounts, every request would ask for them.
-_LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,10 @@ async def _begin(settings: Settings, database: Database, stack: AsyncExitStack) 
 
 
 class OnceUsersExist:
-    """The built-in token service and its controller, from the second on in which there is an account (`serve --local`).
+    """The built-in token service and its controller, once there is an account (`serve --local`).
 
-    That there was one is never forgotten, so that the removal of the last account opens nothing while we run.
+    As long as there is none, every request would ask for one: what was seen counts for FIRST_ACCOUNT_SECONDS. That
+    there was one is never forgotten, so that the removal of the last account opens nothing while we run.
     """
 
     def __init__(self, database: Database, begin: Callable[[], Awaitable[Access]]) -> None:
@@ -72,14 +72,18 @@ class OnceUsersExist:
         self._begin = begin
         self._access = OPEN
         self._looking = asyncio.Lock()
-        self._look_at = float("-inf")
+        # When the question was put to which the answer was no.
+        self._looked_at = float("-inf")
 
     async def look(self) -> Access:
-        """What is in force now."""
+        """What is in force, as of a time after the call."""
+        called_at = monotonic()
         async with self._looking:
-            if self._access is OPEN and await self._database.read(accounts.any_exists):
-                self._access = await self._begun()
-            self._look_at = monotonic() + _LOOK_SECONDS
+            if self._access is OPEN and self._looked_at < called_at:
+                looked_at = monotonic()
+                if await self._database.read(accounts.any_exists):
+                    self._access = await self._begun()
+                self._looked_at = looked_at
         return self._access
 
     async def _begun(self) -> Access:
@@ -98,7 +102,7 @@ class OnceUsersExist:
         return await access.tokens()
 
     async def caller(self, presented: Presented) -> Caller:
-        if self._access is OPEN and monotonic() >= self._look_at:
+        if self._access is OPEN and monotonic() >= self._looked_at + FIRST_ACCOUNT_SECONDS:
             await self.look()
         return await self._access.controller.caller(presented)
 

@@ -25,6 +25,7 @@ from app.store import accounts, grants
 from app.wiring.parts import open_database
 from tests.support.images import Package
 from tests.support.issuer import EVERYTHING, SERVICE, Project, outside
+from tests.support.processes import wait_for
 from tests.support.served import serve
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def built_in(data: Path) -> Generator[Guarded]:
     """A registry as `make serve` runs it, once it has accounts."""
     with serve(data, **_SETTINGS) as registry:
         asyncio.run(_add_people(configuration(registry)))
+        assert wait_for(lambda: registry.client.get(f"{registry.url}/v2/").status_code == 401, 20)
         yield Guarded(registry, f"{registry.url}/auth/token", "registry")
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,21 @@ def test_environment_when_it_names_settings_then_they_apply(
         assert not (tmp_path / "unused").exists()
         assert registry.stop() == 0
         assert registry.errors.read_text() == ""
+
+
+def test_first_account_when_the_command_has_ended_then_no_worker_is_open(data: Path) -> None:
+    with serve(data, HTTP_WORKERS="2") as registry:
+        url = f"{registry.url}/v2/"
+        for _ in range(20):  # by new connections, so that both workers have just seen that there is none
+            with registry.apart() as stranger:
+                assert stranger.client.get(url).status_code == 200
+
+        added = [sys.executable, "-m", "app.cli", "user", "add", "alice", "--generate"]
+        assert run([*added, str(data / "config.yml")]).code == 0
+
+        for _ in range(20):
+            with registry.apart() as stranger:
+                assert stranger.client.get(url).status_code == 401
 
 
 @pytest.mark.needs("root", "setpriv")

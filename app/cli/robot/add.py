@@ -8,6 +8,7 @@ import click
 
 from app.auth.passwords import hash_secret, new_secret
 from app.cli.accounts import (
+    add,
     description_option,
     expires_option,
     label_option,
@@ -16,7 +17,6 @@ from app.cli.accounts import (
 )
 from app.cli.errors import told
 from app.cli.settings import config_argument
-from app.store import accounts
 from app.store.accounts import AccountExists
 
 if TYPE_CHECKING:
@@ -43,18 +43,14 @@ def command(
     """
     secret = new_secret()
     with told(AccountExists):
-        place_of(config).change(
-            lambda database: database.write(
-                lambda c: accounts.add(
-                    c,
-                    name,
-                    "robot",
-                    description=description,
-                    secret_hash=hash_secret(secret),
-                    label=label,
-                    lifetime=lifetime,
-                )
-            )
+        add(
+            place_of(config),
+            name,
+            "robot",
+            description=description,
+            secret_hash=hash_secret(secret),
+            label=label,
+            lifetime=lifetime,
         )
     click.echo(
         f"added {name}; its secret is shown this once; to let it push, say:"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.accounts import (
+    add,
     chosen_password,
     description_option,
     name_argument,
@@ -49,13 +50,7 @@ def command(
     place.change(look)
     password, secret_hash = chosen_password(is_stdin=is_stdin, is_generated=is_generated)
     with told(AccountExists):
-        place.change(
-            lambda database: database.write(
-                lambda c: accounts.add(
-                    c, name, "person", is_admin=is_admin, description=description, secret_hash=secret_hash
-                )
-            )
-        )
+        add(place, name, "person", is_admin=is_admin, description=description, secret_hash=secret_hash)
     hint = "" if is_admin else f"; to let it push, say: registry grant add {name} pull,push '{name}/**'"
     click.echo(f"added {name}{hint}", err=is_generated)
     if is_generated:
