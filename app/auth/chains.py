@@ -4,10 +4,14 @@ The path is built and checked by the library of X.509: signatures, dates, `basic
 issuer, name constraints, critical extensions. What the signer's own certificate may be used for is not asked: those
 of token services are made without names of hosts and without extended key usage. A trusted certificate needs no
 issuer and no extensions to be the signer's.
+
+What a client without a key can make us compute is bounded: a few certificates, and one way at most from each of them
+to the next, since no two issuers among them may have one name.
 """
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +30,10 @@ from app.auth.compact import TokenRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
+# What the library raises for bytes that it takes for no certificate.
+UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 # The signer's, and those between it and the trusted one.
 CERTIFICATES_MAX: Final = 5
 
@@ -38,16 +45,25 @@ def verified(
     if len(chain) > CERTIFICATES_MAX:
         raise refused(f"the token brings {len(chain)} certificates; at most {CERTIFICATES_MAX} are accepted")
     try:
-        leaf, *between = (x509.load_der_x509_certificate(one) for one in chain)
-    except (ValueError, UnsupportedAlgorithm):
+        with unwarned():
+            leaf, *between = (x509.load_der_x509_certificate(one) for one in chain)
+            names = {one.subject for one in between}
+    except UNREADABLE:
         raise refused("a certificate that the token brings (`x5c`) cannot be read") from None
+    if len(names) < len(between):
+        raise refused("two issuers among the certificates that the token brings (`x5c`) have one name")
     try:
         path = _verifier(roots, now).verify(leaf, between).chain
-    except (VerificationError, ValueError, UnsupportedAlgorithm) as error:
+    except (VerificationError, *UNREADABLE) as error:
         raise refused(
             f"the certificates that the token brings (`x5c`) lead to no trusted certificate: {_why(error)}"
         ) from None
     return leaf, min(one.not_valid_after_utc for one in path).timestamp()
+
+
+def unwarned() -> AbstractContextManager[object]:
+    """Certificates are read without a word about what is unusual: those that GitLab makes have the serial number 0."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def refused(reason: str) -> TokenRefused:

@@ -1,8 +1,8 @@
 """What a verified token allows, and to whom.
 
 Rights are in the claim `access` alone: entries of a type, a name and actions, of which names are compared exactly and
-the action `*` stands for any. What is not there, or is `null`, allows nothing; what is there and is not what it
-should be makes the token as a whole refused.
+the action `*` stands for any. No `access` and no actions, or `null`, allow nothing; an entry without a type or a name,
+and whatever is not what it should be, makes the token as a whole refused.
 """
 
 from __future__ import annotations

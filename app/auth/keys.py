@@ -166,8 +166,9 @@ def _certificates(name: str) -> Sequence[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise KeyFileError(f"{name}: there is no certificate in it (-----BEGIN CERTIFICATE-----)")
     try:
-        return x509.load_pem_x509_certificates(data)
-    except (ValueError, UnsupportedAlgorithm):
+        with chains.unwarned():
+            return x509.load_pem_x509_certificates(data)
+    except chains.UNREADABLE:
         raise KeyFileError(f"{name}: one of its certificates is damaged") from None
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from app.auth.keys import FILE_BYTES_MAX, KeyFileError, libtrust_id, read_keys, thumbprint, trusted
-from tests.auth.tokens import base64url, certificate, pem, private_key, signed, verifier
+from tests.auth.tokens import altered, base64url, certificate, pem, private_key, signed, verifier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,6 +196,27 @@ def test_read_keys_when_the_bundle_is_no_good_then_one_sentence_names_the_file(
 ) -> None:
     name = bundle(tmp_path, content)
     assert refusal(name).startswith(f"{name}: {why}")
+
+
+@pytest.mark.parametrize("serial", [0x00, 0x80])
+def test_read_keys_when_gitlab_made_the_certificate_then_it_is_read_without_a_word(
+    tmp_path: Path, serial: int
+) -> None:
+    """Its serial number is 0, of which the library warns that it will not read it some day."""
+    key = private_key("RS256")
+    der = altered(certificate(key, serial=1), b"\x02\x01\x01", bytes([2, 1, serial]))
+    found = read_keys(bundle(tmp_path, pem_of(der)), "")
+    verifier(found).verify(signed(key, alg="RS256", kid=libtrust_id(key.public_key())))
+
+
+def test_read_keys_when_a_certificate_is_of_an_unknown_version_then_it_is_damaged(tmp_path: Path) -> None:
+    der = altered(certificate(private_key("RS256")), b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x2a")
+    name = bundle(tmp_path, pem_of(der))
+    assert refusal(name) == f"{name}: one of its certificates is damaged"
+
+
+def pem_of(der: bytes) -> bytes:
+    return CERTIFICATE + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
 
 
 def test_read_keys_when_one_certificate_of_several_is_damaged_then_none_is_used(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def certificate(
     signs_certificates: bool | None = None,
     days: tuple[float, float] = (-30, 30),
     now: float = NOW,
+    serial: int | None = None,
 ) -> x509.Certificate:
     """A certificate, by its own key unless there is an issuer's. `days` is from when until when, from now."""
     moment = datetime.fromtimestamp(now, UTC)
@@ -61,7 +62,7 @@ def certificate(
         .subject_name(_name(subject))
         .issuer_name(_name(issuer or subject))
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(moment + timedelta(days=days[0]))
         .not_valid_after(moment + timedelta(days=days[1]))
     )
@@ -80,6 +81,14 @@ def certificate(
         )
     signer = issuer_key or key
     return builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+
+
+def altered(one: x509.Certificate, old: bytes, new: bytes) -> bytes:
+    """The certificate in DER with other bytes in one place, which nobody has signed."""
+    der = one.public_bytes(Encoding.DER)
+    assert old in der
+    assert len(old) == len(new)
+    return der.replace(old, new, 1)
 
 
 def _name(text: str) -> x509.Name:
