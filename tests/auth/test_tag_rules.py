@@ -7,10 +7,18 @@ from time import perf_counter
 from typing import Any, Final
 
 import pytest
+import re2  # pyright: ignore[reportMissingImports]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.auth.tag_rules import PATTERN_CHARS_MAX, PATTERNS_MAX, TagPatterns, parse_tag_rules
+from app.auth.tag_rules import (
+    PATTERN_BYTES_MAX,
+    PATTERN_CHARS_MAX,
+    PATTERN_INSTRUCTIONS_MAX,
+    PATTERNS_MAX,
+    TagPatterns,
+    parse_tag_rules,
+)
 from app.domain.errors import (
     RegistryError,
     TagImmutabilityPatternInvalid,
@@ -147,6 +155,82 @@ def test_pattern_when_it_is_none_to_re2_then_is_refused_by_its_place_and_named(
     assert place in refused.detail
     assert repr(pattern) in refused.detail
     assert json.dumps(refused.documents()).encode()
+
+
+# The last of them are no Latin-1; two of those are spelt in capitals as `S` and `K` are.
+PIECES: Final = [
+    "a", "B", "-", ".", "\\.", "\\d", "\\w", "\\b", "[a-z]", "[^a]", "[^\\d.]", "[[:alpha:]]", "\\pL", "\\PL", "(?i)",
+    "\\p{Greek}", "\\C", "\\z", "^", "$", "*", "+", "?", "{2,3}", "|", "(", ")", "(?:", "ü", "[ä-ü]", "[^é]", "\\xe9",
+    "\u017f", "[ß-\u017f]", "\\x{17f}", "\\x{212a}", "\u212a", "\\Q.ü\\E",
+]  # fmt: skip
+TAGS: Final = ["a", "b", "ab", "aB1", "k", "K-s", "S", "v1.20", "_", "0.0", "a-b_c.d", "zzz"]
+
+
+@settings(max_examples=300 * EFFORT, deadline=None)
+@given(pattern=st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_pattern_when_searched_in_a_tag_then_answers_as_re2_does_without_our_options(pattern: str) -> None:
+    engine: Any = re2
+    options = engine.Options()
+    options.log_errors = False
+    try:
+        plain = engine.compile(pattern, options)
+    except engine.error:
+        with pytest.raises(TagImmutabilityPatternInvalid):
+            parse_tag_rules({"tag_immutable_patterns": [pattern]})
+        return
+    try:
+        rules = rules_of({"tag_immutable_patterns": [pattern]})
+    except TagImmutabilityPatternInvalid:
+        # In UTF-8, which takes only what is no Latin-1, the letters of all scripts are too large a pattern.
+        assert "\\p" in pattern.lower()
+        assert "\\x{" in pattern or max(pattern) > "ÿ"
+        return
+    for tag in TAGS:
+        assert rules.is_immutable(tag) is (plain.search(tag) is not None), (pattern, tag)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        ".{1,128}", ".{0,127}-rc", r"^\pL{1,100}$", r"^[a-z0-9._-]{1,128}$",
+        r"(?i)^(release|hotfix)-[a-z0-9_.-]{1,100}$",
+        r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[\w.-]{1,64})?(\+[\w.-]{1,40})?$",
+    ],
+)  # fmt: skip
+def test_pattern_when_it_counts_to_the_length_of_a_tag_then_is_taken(pattern: str) -> None:
+    assert parse_tag_rules({"tag_immutable_patterns": [pattern]}) is not None
+
+
+GREEDY: Final = [
+    "(?:[a-b]?){999}", "(?:a?){999}", "(.{1,30}){33}", "(((.*){10}){10}){10}", "([ab]*){999}", r"(\w?){999}",
+    "(?i:[a-b]?){998}", "((a?){31}){31}", "(\\p{Greek}|\u017f?){500}", "(?:\u017f|a?){999}", "a{0,999}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pattern", [unit * n for unit in GREEDY for n in (1, PATTERN_CHARS_MAX // len(unit))]
+)
+def test_pattern_when_it_repeats_without_measure_then_is_refused_for_what_it_would_take(pattern: str) -> None:
+    """Each would take tens of milliseconds for one tag, five of them seconds for a push of 64."""
+    refused = refusal_of({"tag_deny_access_patterns": {"push": [pattern]}})
+    assert type(refused) is TagProtectionPatternInvalid
+    assert "repeats too much" in refused.detail or "too large" in refused.detail
+
+
+@settings(max_examples=100 * EFFORT, deadline=None)
+@given(
+    unit=st.sampled_from([*GREEDY, "(a?b?){N}", "(.?){N}", "([^c]*){N}", "(a|b|){N}"]),
+    counts=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+)
+def test_pattern_when_it_is_taken_then_takes_few_instructions(unit: str, counts: list[int]) -> None:
+    pattern = "".join(unit.replace("999", "N").replace("N", str(n)) for n in counts)[:PATTERN_CHARS_MAX]
+    try:
+        rules = rules_of({"tag_immutable_patterns": [pattern]})
+    except TagImmutabilityPatternInvalid:
+        return
+    (compiled,) = rules.immutable
+    assert compiled.programsize <= PATTERN_INSTRUCTIONS_MAX
+    assert compiled.options.max_mem == PATTERN_BYTES_MAX
 
 
 def test_pattern_when_made_to_explode_then_is_searched_in_linear_time() -> None:

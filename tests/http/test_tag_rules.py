@@ -13,6 +13,9 @@ import pytest
 
 from app.auth.tag_rules import parse_tag_rules
 from app.domain.access import Action, Subject
+from app.domain.limits import TAGS_PER_PUT_MAX
+from app.domain.names import Tag
+from app.services.tag_guard import check_push
 from tests.http.support import ABSENT, Conversation, contents, refused, served
 from tests.store.scenes import Actor
 from tests.support.postgres import connected
@@ -132,6 +135,26 @@ async def test_push_when_by_digest_alone_is_not_restricted(
             answer = await bound.put_manifest("a/b", manifest.digest(), manifest)
             assert answer.status_code == 201
         assert (await bound.client.get(V1)).content == pushed.payload
+
+
+def test_push_when_there_are_many_tags_then_others_are_served_between_them() -> None:
+    """The worst patterns take some 10 ms for each tag."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        beside = asyncio.ensure_future(others())
+        tags = [Tag(f"v{n}") for n in range(TAGS_PER_PUT_MAX)]
+        assert await check_push(parse_tag_rules(IMMUTABLE), tags) == frozenset(tags)
+        beside.cancel()
+
+    asyncio.run(scenario())
+    assert turns >= TAGS_PER_PUT_MAX
 
 
 # Delete

@@ -38,7 +38,7 @@ async def get(call: Call) -> Response:
 async def put(call: Call) -> Response:
     reference = parse_reference(call.parameters["reference"])
     tags = _tags(call, reference)
-    immutable = check_push(call.caller.tag_rules(call.name) if tags else None, tags)
+    immutable = await check_push(call.caller.tag_rules(call.name) if tags else None, tags)
     payload = await _payload(call)
     pushed = await call.services.push_manifest.put(
         call.name, reference, tags, payload, call.headers.get("content-type"), immutable=immutable
