@@ -2,7 +2,8 @@
 
 Heads that are unusual are h11's to parse; bodies are not, since it hands out every chunk by itself: docker sends chunks
 of 32 KiB, and to take them apart in Python one event at a time took more time than to hash them. Stricter than the RFC
-asks: a length and chunks together are refused, as are sizes of more than 16 digits and lines that do not end in CRLF.
+asks: a length and chunks together are refused, as are sizes of more than 16 digits, lines that do not end in CRLF and
+trailers that are no headers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # A chunk's size, then extensions, which nobody uses and we drop.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 # Of a line with a chunk's size, and of all trailers together.
 LINE_BYTES_MAX: Final = 4096
@@ -106,6 +108,8 @@ class ChunkedBody:
             self._left_for_trailers -= len(line) + 2
             if self._left_for_trailers < 0:
                 raise FramingError("the trailers are too large")
+            if line and _TRAILER.fullmatch(line) is None:
+                raise FramingError("a trailer is no header")
             self.is_finished = not line
         elif (size := _SIZE_LINE.fullmatch(line)) is None:
             raise FramingError("a chunk has no size")

@@ -4,6 +4,9 @@ A plain head is what clients of a registry send all day: whole when it comes, pr
 one Host, nothing that says more about how the body comes than one Content-Length. Of a head that is in any way unusual
 nothing is decided here. So whatever is read here h11 would have read in the same way, which a test holds us to.
 
+h11 takes more than is safe behind a proxy, which may see other requests in it: lines that end in a bare LF, headers
+that go on in the next line, heads of any size that come at once. Those are refused.
+
 It is for the sake of tokens. h11 takes 26 µs for a small head and 45 µs with a token of 700 characters in it; here it
 is 5 and 6 µs.
 """
@@ -95,8 +98,20 @@ async def _any_head(received: bytes, read: Callable[[], Awaitable[bytes]]) -> tu
         if not (data := await read()) and not parser.trailing_data[0]:
             return None
         parser.receive_data(data)
+        received += data
     if not isinstance(event, h11.Request):
         return None
+    rest = parser.trailing_data[0]
+    _check_lines(received[: len(received) - len(rest)])
     waits = parser.they_are_waiting_for_100_continue
     head = Head(event.method, event.target, event.http_version, list(event.headers), waits)
-    return head, parser.trailing_data[0]
+    return head, rest
+
+
+def _check_lines(head: bytes) -> None:
+    if len(head) > HEAD_BYTES_MAX:
+        raise h11.RemoteProtocolError("the head is too large", 431)
+    if head.count(b"\n") != head.count(b"\r\n"):
+        raise h11.RemoteProtocolError("a line of the head does not end in CRLF")
+    if b"\r\n " in head or b"\r\n\t" in head:
+        raise h11.RemoteProtocolError("a header goes on in the next line")

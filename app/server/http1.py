@@ -15,6 +15,7 @@ import asyncio
 import http
 import json
 import logging
+import re
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +50,8 @@ _STATUS_LINES: Final = {
 }
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+# Of a target in absolute form, what stands before the path (RFC 3986 §3).
+_AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _CLOSE: Final = (b"connection", b"close")
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -180,7 +183,8 @@ class _Exchange:
         self._ready = b""
         self._told_end = False
         self._broken = ""
-        self._closes = self._version == "1.0" or _says_close(self._headers)
+        # What comes behind a CONNECT is a tunnel's to whoever believes in one.
+        self._closes = self._version == "1.0" or self._method == "CONNECT" or _says_close(self._headers)
         # The answer.
         self._status = 0
         self._head = b""
@@ -354,10 +358,7 @@ def _head(status: int, headers: Headers) -> bytes:
 
 def _origin_form(target: bytes) -> bytes:
     """A target as its path and query: a proxy's client sends the whole URL (RFC 9112 §3.2.2)."""
-    if target.startswith(b"/"):
+    if target.startswith(b"/") or (found := _AUTHORITY.match(target)) is None:
         return target
-    _, scheme_end, rest = target.partition(b"://")
-    if not scheme_end:
-        return target
-    _, slash, path = rest.partition(b"/")
-    return slash + path
+    rest = target[found.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest

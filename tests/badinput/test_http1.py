@@ -72,6 +72,11 @@ SMUGGLED: dict[str, bytes] = {
     "coding in a length's line": PUT
     + b"Content-Length: 4\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     + HIDDEN,
+    "coding behind a bare LF": PUT + b"X: a\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "coding in a fold": PUT + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "length in a fold": PUT + b"Content-Length:\r\n\t2\r\n\r\n{}" + HIDDEN,
+    "length behind a bare LF": PUT + b"X: a\nContent-Length: 2\r\n\r\n{}" + HIDDEN,
+    "end of the head behind a bare LF": PUT + b"Content-Length: 0\r\n\n" + HIDDEN,
     "coding in HTTP/1.0": PUT.replace(b"1.1", b"1.0") + CHUNKED + b"\r\n0\r\n\r\n" + HIDDEN,
     "chunk size -1": PUT + CHUNKED + b"\r\n-1\r\n" + HIDDEN,
     "chunk size +2": PUT + CHUNKED + b"\r\n+2\r\n{}\r\n0\r\n\r\n" + HIDDEN,
@@ -90,6 +95,8 @@ SMUGGLED: dict[str, bytes] = {
     + HIDDEN,
     "chunk longer than its size": PUT + CHUNKED + b"\r\n2\r\n{}{}\r\n0\r\n\r\n" + HIDDEN,
     "chunk ended by something else": PUT + CHUNKED + b"\r\n2\r\n{}XX0\r\n\r\n" + HIDDEN,
+    "trailers that end in LF": PUT + CHUNKED + b"\r\n2\r\n{}\r\n0\r\nX: a\n\n" + HIDDEN,
+    "trailers that are a request": PUT + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n" + HIDDEN,
     "trailers without end": PUT + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 20_000 + b"\r\n" + HIDDEN,
 }
 # Heads that are none.
@@ -127,6 +134,11 @@ MALFORMED: dict[str, bytes] = {
     "a header without a name": get(HOST[:-2], b": a"),
     "a header without a colon": get(HOST[:-2], b"X"),
     "a folded first header": get(b" folded", HOST[:-2]),
+    "a fold": get(HOST[:-2], b"X: a\r\n b"),
+    "a fold behind a tab": get(HOST[:-2], b"X: a\r\n\tb"),
+    "lines that end in LF": b"GET /v2/ HTTP/1.1\nHost: registry.test\n\n",
+    "one line that ends in LF": get(HOST[:-2], b"X: a\nX-Injected: b"),
+    "a target behind a bare LF": get(HOST[:-2], start=b"GET /v2/ HTTP/1.1\nGET /v2/_catalog HTTP/1.1"),
     "UTF-8 in a header's name": get(HOST[:-2], "É: a".encode()),
     "no Host": get(b"X: a"),
     "two Hosts": get(HOST[:-2], b"Host: other.test"),
@@ -167,8 +179,6 @@ TAKEN: dict[str, tuple[bytes, set[int]]] = {
     "a Host with a path": (get(b"Host: a/../b"), {200}),
     "obsolete text in a header": (get(HOST[:-2], b"X: \xff\xfe"), {200}),
     "ten thousand headers": (get(HOST[:-2], *([b"a:"] * 10_000)), {200, 431}),
-    "a fold": (get(HOST[:-2], b"X: a\r\n b"), {200, 400}),
-    "lines that end in LF": (b"GET /v2/ HTTP/1.1\nHost: registry.test\n\n", {200, 400}),
     "blank lines before it": (b"\r\n\r\n" + GET_BASE, {200, 400}),
     "an absolute target": (get(HOST[:-2], start=b"GET http://registry.test/v2/ HTTP/1.1"), {200, 404}),
     "an absolute target of another host": (
@@ -178,6 +188,14 @@ TAKEN: dict[str, tuple[bytes, set[int]]] = {
     "an absolute target without a path": (
         get(HOST[:-2], start=b"GET http://registry.test HTTP/1.1"),
         {200, 404},
+    ),
+    "an absolute target whose query looks like a path": (
+        get(HOST[:-2], start=b"GET http://registry.test?x=/v2/nothing/tags/list HTTP/1.1"),
+        {200},
+    ),
+    "a target that is absolute only in its query": (
+        get(HOST[:-2], start=b"GET *?x://registry.test/v2/ HTTP/1.1"),
+        {404},
     ),
     "an absolute target without anything": (get(HOST[:-2], start=b"GET :// HTTP/1.1"), {200, 404}),
     "an asterisk": (get(HOST[:-2], start=b"OPTIONS * HTTP/1.1"), {404, 405}),
@@ -245,6 +263,14 @@ def test_request_when_odd_then_is_answered_and_the_next_one_of_the_connection_as
             else:
                 assert exchange.statuses[1:] == [400], (case, exchange)
                 assert exchange.replies[-1].errors[0]["code"] == "PAGINATION_NUMBER_INVALID"
+
+
+def test_method_when_it_is_connect_then_nothing_behind_it_is_taken_for_a_request(plain: Attacked) -> None:
+    """To whoever believes in the tunnel, what follows is for its other end."""
+    with plain.survives():
+        for more in (HOST, HOST + b"Content-Length: 0\r\n"):
+            exchange = plain.send(b"CONNECT registry.test:80 HTTP/1.1\r\n" + more + b"\r\n" + GET_BASE)
+            assert (exchange.statuses, exchange.closed) in (([404], True), ([405], True))
 
 
 def test_version_when_it_is_1_0_then_is_answered_and_the_connection_closed(plain: Attacked) -> None:

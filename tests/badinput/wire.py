@@ -75,6 +75,14 @@ class Attacked:
         self.target = target
         self._certificate = certificate
 
+    @property
+    def is_encrypted(self) -> bool:
+        return self._certificate is not None
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.is_encrypted else "http"
+
     def connect(self, protocol: str = "http/1.1") -> socket.socket:
         """A new connection; over TLS one that speaks `protocol`."""
         plain = socket.create_connection(("127.0.0.1", self.served.port), DEADLINE_SECONDS)

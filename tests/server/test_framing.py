@@ -73,7 +73,7 @@ def test_chunks_when_they_come_in_any_pieces_then_the_content_is_the_same(
     assert fed(wire, cuts) == (b"".join(chunks), behind, True)
 
 
-@given(st.text("0123456789abcdefxX \t;\r\n-+", max_size=30).map(str.encode), pieces)
+@given(st.text("0123456789abcdefxX \t;:\r\n-+", max_size=30).map(str.encode), pieces)
 @example(b"5\r\nhelloXX0\r\n\r\n", [])
 @example(b"5\nhello\n0\n\n", [])
 @example(b"0\r\n\r", [])
@@ -112,6 +112,11 @@ def second_opinion(wire: bytes) -> tuple[bytes, bytes, bool]:
         b"1;\x00\r\n",
         b"1" * 5000,
         b"0\r\n" + b"a: b\r\n" * 4000,
+        b"0\r\na: b\n\r\n",
+        b"0\r\na: \rb\r\n\r\n",
+        b"0\r\na\r\n\r\n",
+        b"0\r\na : b\r\n\r\n",
+        b"0\r\nGET / HTTP/1.1\r\n\r\n",
     ],
 )
 def test_chunks_when_they_are_malformed_then_they_are_refused(wire: bytes) -> None:
