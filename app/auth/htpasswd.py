@@ -1,7 +1,8 @@
 """A file of users and bcrypt hashes, as `htpasswd -B` writes it and Distribution reads it.
 
-A line is `user:hash`; what begins with `#` and what is empty is passed over; of several lines for one user the last
-one counts. Only bcrypt hashes ever match. What no password can match is told in the log, by line and user.
+A line is `user:hash`; what begins with `#` and what is empty is passed over, and so is what comes behind the hash; of
+several lines for one user the last one counts. Only bcrypt hashes ever match. What no password can match is told in
+the log, by line and user.
 
 A file that is not there is made, with the user `docker` and a random password. Distribution writes that password to
 its log; here it goes into a file beside the first one, which only its owner can read.
@@ -27,6 +28,7 @@ FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 FIRST_USER: Final = "docker"
 # What Distribution makes its hashes with: 70 ms.
 _COST: Final = 10
+_HASH_CHARS: Final = 60
 _PASSWORD: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _log = logging.getLogger("registry.files")
@@ -41,8 +43,9 @@ class Htpasswd:
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes: Final = {user: hashed for user, hashed in hashes.items() if is_bcrypt(hashed)}
-        # As slow as the slowest of the file, so that an unknown user is not told by the time.
-        self._decoy: Final = bcrypt_decoy(max(map(_cost_of, self._hashes.values()), default=_COST))
+        costs = set(map(_cost_of, self._hashes.values())) or {_COST}
+        self._highest: Final = max(costs)
+        self._decoys: Final = {cost: bcrypt_decoy(cost) for cost in range(min(costs), self._highest + 1)}
 
     @property
     def users(self) -> frozenset[str]:
@@ -52,9 +55,16 @@ class Htpasswd:
     def __contains__(self, user: str) -> bool:
         return user in self._hashes
 
-    def hash_of(self, user: str) -> str:
-        """The user's hash. For an unknown user one that no password matches, and that takes as long to check."""
-        return self._hashes.get(user, self._decoy)
+    def hashes_of(self, user: str) -> tuple[str, ...]:
+        """The user's hash, and behind it others that no password matches.
+
+        To check all of them takes as long as the slowest hash of the file, for every user and for unknown ones: each
+        cost is twice the one before, so a hash and one of each cost from its own up to the highest add up to that.
+        """
+        hashed = self._hashes.get(user)
+        if hashed is None:
+            return (self._decoys[self._highest],)
+        return (hashed, *(self._decoys[cost] for cost in range(_cost_of(hashed), self._highest)))
 
 
 def read_htpasswd(path: Path) -> Htpasswd:
@@ -107,9 +117,10 @@ def _parsed(path: Path, text: str) -> dict[str, str]:
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        user, colon, hashed = line.partition(":")
+        user, colon, rest = line.partition(":")
         if not colon:
             raise HtpasswdError(f"{path}: line {number} is not a user and a hash with a colon between them")
+        hashed = rest[:_HASH_CHARS]
         _warn_of(path, number, user, hashed)
         hashes[user] = hashed
     hashes.pop("", None)

@@ -41,7 +41,7 @@ MALFORMED = [
     ),
     *(ARGON2ID.replace("m=8", "m=4194304000"), ARGON2ID.replace("m=8", "m=99999999999999999999")),
     *("$2b$", BCRYPT[:-1], BCRYPT + "a", BCRYPT.replace("$04$", "$03$"), BCRYPT.replace("$04$", "$99$")),
-    *(BCRYPT.replace("$2b$", "$2x$"), BCRYPT[:-5] + "!" * 5, BCRYPT + "\n", BCRYPT[:-1] + "\udcff"),
+    *(BCRYPT.replace("$2b$", "$2z$"), BCRYPT[:-5] + "!" * 5, BCRYPT + "\n", BCRYPT[:-1] + "\udcff"),
     *("$apr1$zk1Ebvg6$jhNoFZV4Ap4zIVeVwGAFy.", "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=", RIGHT, SECRET),
 ]
 

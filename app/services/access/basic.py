@@ -51,7 +51,7 @@ class Basic:
         login = parse_basic(presented.credentials("basic"))
         users = self.users()
         account = login.name if login.name in users else stranger(login.name)
-        hashes = (users.hash_of(login.name),)
+        hashes = users.hashes_of(login.name)
         if await self.logins.check(presented.address(), account, hashes, login.password) is None:
             raise Refused("the name or the password is wrong")
         return Anyone(Subject(login.name, "htpasswd"))
