@@ -28,6 +28,8 @@ _VERIFY: Final = {
 }
 # The last two: the key is not even of the kind that the certificate has.
 _MISFITS: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+# RSA of less than 2048 bits, SHA-1.
+_WEAK: Final = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
@@ -103,9 +105,13 @@ def _load_certificate(context: ssl.SSLContext, name: str, certificate: str, key:
             raise ServerError(
                 f"{name}.key: {key} does not belong to the certificate in {certificate}"
             ) from error
+        if error.reason in _WEAK:
+            raise ServerError(
+                f"{name}.certificate: {certificate} is too weak for clients of today ({error.reason})"
+            ) from error
+        why = f" ({error.reason})" if error.reason else ""
         raise ServerError(
-            f"{name}: {certificate} and {key} must hold a certificate chain and its private key in PEM form"
-            f" ({error.reason or error})"
+            f"{name}: {certificate} and {key} must hold a certificate chain and its private key in PEM form{why}"
         ) from error
 
 

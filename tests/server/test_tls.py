@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import pytest
@@ -13,20 +13,24 @@ from app.config.load import load
 from app.server.errors import ServerError
 from app.server.tls import server_context
 from tests.server.certificates import root
-from tests.server.harness import registry, starting
+from tests.server.harness import Running, registry, starting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.needs("openssl")
 
 
-def certificate(directory: Path, name: str, *options: str) -> dict[str, str]:
+EC: Final = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+
+
+def certificate(directory: Path, name: str, *options: str, key: Sequence[str] = EC) -> dict[str, str]:
     """A certificate and its key: signed by itself unless `options` say otherwise."""
     files = {"certificate": str(directory / f"{name}.pem"), "key": str(directory / f"{name}.key")}
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("openssl", "req", "-x509", "-newkey", *key, "-nodes"),
             *("-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
             *("-out", files["certificate"], "-keyout", files["key"], *options),
         ],
@@ -148,15 +152,20 @@ def chosen(server: ssl.SSLContext, files: dict[str, str], offered: str) -> str |
         client.wrap_bio(back, there, server_hostname="localhost"),
         server.wrap_bio(there, back, server_side=True),
     )
+    cipher = ends[0].cipher() if shake(*ends) else None
+    return cipher[0] if cipher is not None else None
+
+
+def shake(*ends: ssl.SSLObject) -> bool:
+    """Have both ends find to each other; whether they did."""
     for end in ends * 3:
         try:
             end.do_handshake()
         except ssl.SSLWantReadError:
             continue
         except ssl.SSLError:
-            return None
-    cipher = ends[0].cipher()
-    return cipher[0] if cipher is not None else None
+            return False
+    return True
 
 
 def test_key_when_it_is_of_another_kind_than_the_certificate_then_the_sentence_says_so(
@@ -167,6 +176,49 @@ def test_key_when_it_is_of_another_kind_than_the_certificate_then_the_sentence_s
 
     with pytest.raises(ServerError, match=f"{rsa} does not belong to the certificate in"):
         context({**own, "key": str(rsa)})
+
+
+@pytest.mark.parametrize("key", [("rsa:2048",), ("ed25519",), ("rsa:1024",)])
+def test_key_when_it_is_of_any_kind_then_is_served_with_unless_it_is_weak(
+    tmp_path: Path, key: Sequence[str]
+) -> None:
+    files = certificate(tmp_path, "server", key=key)
+    if key == ("rsa:1024",):
+        with pytest.raises(ServerError, match=r"server.pem is too weak for clients of today"):
+            context(files)
+        return
+    client, (there, back) = (
+        ssl.create_default_context(cafile=files["certificate"]),
+        (ssl.MemoryBIO(), ssl.MemoryBIO()),
+    )
+    ends = (
+        client.wrap_bio(back, there, server_hostname="localhost"),
+        context(files).wrap_bio(there, back, server_side=True),
+    )
+    shake(*ends)
+    assert ends[0].version() == "TLSv1.3"
+
+
+def said_by_openssl(running: Running, *options: str, given: bytes = b"") -> str:
+    """What `openssl s_client` says of a connection."""
+    host, port = running.address
+    words = ["openssl", "s_client", "-connect", f"{host}:{port}", "-cipher", "ALL:@SECLEVEL=0", *options]
+    done = subprocess.run(words, input=given, capture_output=True, timeout=60, check=False)
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def test_tls_when_the_client_wants_what_is_no_longer_safe_then_it_does_not_get_it(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    with registry(tmp_path, tls=own, workers=1) as running:
+        for version in ("-tls1", "-tls1_1"):
+            assert "Cipher is (NONE)" in said_by_openssl(running, version)
+        # A client that asks for new keys in the midst of a connection is told no.
+        again = said_by_openssl(running, "-tls1_2", given=b"R\n")
+        assert "New, TLSv1.2, Cipher is ECDHE" in again
+        assert "no renegotiation" in again
+        assert running.stop() == 0
+        assert "ERROR" not in running.log
 
 
 def passes(url: str, server: dict[str, str], client: dict[str, str] | None) -> bool:

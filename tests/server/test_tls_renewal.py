@@ -163,7 +163,7 @@ def test_certificate_when_what_replaces_it_is_no_good_then_the_old_one_stays_unt
         assert served(running, caller()) == old.der
         for spoil, sentence in [
             (
-                lambda: certificate.write_bytes(old.chain[:300]),
+                lambda: replace(certificate, old.chain[:300]),
                 "must hold a certificate chain and its private",
             ),
             (certificate.unlink, f"{certificate}: No such file or directory"),
