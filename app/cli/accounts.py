@@ -45,12 +45,17 @@ _LIFETIME_MAX: Final = timedelta(days=3650)
 _CALLED: Final[dict[Kind, str]] = {"person": "user", "robot": "robot"}
 
 
-def place_of(config: Path | None) -> Place:
-    """The registry that a file describes; where none is named, the one that `serve --local` runs in this directory."""
+def config_of(config: Path | None) -> Path | None:
+    """The file that is named, or where none is, that of the registry that `serve --local` runs in this directory."""
     if config is None and not os.environ.get(_CONFIG_VARIABLE) and LOCAL_CONFIG.is_file():
         click.echo(f"registry: using {LOCAL_CONFIG}, as no CONFIG is named", err=True)
-        config = LOCAL_CONFIG
-    return Place(config)
+        return LOCAL_CONFIG
+    return config
+
+
+def place_of(config: Path | None) -> Place:
+    """The registry that `config_of` finds."""
+    return Place(config_of(config))
 
 
 def _checked_name(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -146,17 +151,20 @@ def _prompted() -> str:
 def add(place: Place, name: str, kind: Kind, **columns: Any) -> None:
     """Add the account, as `app.store.accounts.add` has it. Raises AccountExists, Failure.
 
-    When this returns, a registry that was open until the first account is closed.
+    When this returns, a registry that was open until the first account is closed. Where accounts have no effect, it
+    says so.
     """
-    auth = place.settings.auth
+    issuer = place.settings.auth.issuer
 
     async def work(database: Database) -> None:
         is_first = not await database.read(accounts.any_exists)
         await database.write(lambda c: accounts.add(c, name, kind, **columns))
-        if is_first and auth.issuer is not None and auth.issuer.onceusersexist:
+        if is_first and issuer is not None and issuer.onceusersexist:
             await asyncio.sleep(FIRST_ACCOUNT_SECONDS)
 
     place.change(work)
+    if issuer is None:
+        click.echo("registry: accounts have no effect until auth.issuer is configured", err=True)
 
 
 async def account_of(database: Database, name: str, kind: Kind) -> Account:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from app.auth.compact import TOKEN_CHARS_MAX, TokenRefused, split
 from app.auth.jwts import ALL, Verifier
 from app.auth.keys import KeyFileError, read_keys
 from app.cli import words
+from app.cli.accounts import config_of
 from app.cli.errors import BadConfiguration, told
 from app.cli.gc.place import Place
 from app.cli.settings import config_argument, loaded
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from app.config import Settings
 
 REFUSED: Final = 1
+_SCHEME: Final = re.compile(r"\Abearer +", re.IGNORECASE)
 # Refusals after which nothing that the token says can be believed.
 _UNPROVEN: Final = frozenset({"algorithm", "unknown_key", "certificates", "signature"})
 # What is shown of the claims. `user` is not: it is a token itself.
@@ -57,7 +60,7 @@ def command() -> None:
     """Nothing by itself."""
 
 
-@command.command(name="inspect")
+@command.command(name="inspect", short_help="Say what a token allows, or why it is refused.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
 @click.argument("token")
 @config_argument
@@ -66,12 +69,13 @@ def inspect(context: click.Context, *, is_json: bool, token: str, config: Path |
     """Say what a token allows, until when it is accepted, or why it is refused.
 
     TOKEN is the token, or - to read it from standard input, which keeps it out of the list of processes and the
-    shell's history. CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it.
-    The clock that counts is this machine's. Neither the token nor its signature is printed.
+    shell's history. CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it,
+    or else it is data/config.yml, of registry serve --local. The clock that counts is this machine's. Neither the token
+    nor its signature is printed.
 
     Exit code 1: this registry would refuse the token.
     """
-    found = report(_read(token), config)
+    found = report(_read(token), config_of(config))
     if is_json:
         click.echo(words.document(_document(found)))
     else:
@@ -82,8 +86,13 @@ def inspect(context: click.Context, *, is_json: bool, token: str, config: Path |
 
 
 def _read(argument: str) -> str:
-    text = sys.stdin.read(2 * TOKEN_CHARS_MAX) if argument == "-" else argument
-    return text.strip().removeprefix("Bearer ")
+    text = _piped() if argument == "-" else argument
+    return _SCHEME.sub("", text.strip())
+
+
+def _piped() -> str:
+    raw = getattr(sys.stdin, "buffer", sys.stdin).read(2 * TOKEN_CHARS_MAX)
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
 
 
 def key_source(settings: Settings, config: Path | None = None) -> Callable[[], KeySet]:

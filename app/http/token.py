@@ -8,6 +8,7 @@ token; only wrong credentials are refused, in the same words whatever was wrong 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes
 
 from app.domain.errors import GrantUnsupported, LoginFailed, NotFound, TokenRequestInvalid
 from app.domain.limits import TOKEN_REQUEST_BYTES_MAX
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from app.http.call import Call
     from app.services.issue_token import Issued, IssueToken
 
+_ASCII: Final = bytes(range(128))
 _FORM: Final = "application/x-www-form-urlencoded"
 # RFC 6749 §5.1.
 _UNCACHED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -78,7 +80,8 @@ async def _form(call: Call) -> Query:
     body = await call.body.read(TOKEN_REQUEST_BYTES_MAX)
     if body is None:
         raise TokenRequestInvalid(f"the body has at most {TOKEN_REQUEST_BYTES_MAX} bytes")
-    return Query(body)
+    # Bytes that nobody has escaped are UTF-8 as well (WHATWG URL, "application/x-www-form-urlencoded parsing").
+    return Query(quote_from_bytes(body, safe=_ASCII).encode())
 
 
 def _one(form: Query, name: str) -> str:

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from app.auth.compact import TOKEN_CHARS_MAX
 from app.domain.access import Action, Subject
-from app.domain.errors import NameInvalid, Unavailable
+from app.domain.errors import NameInvalid, ScopeInvalid, Unavailable
 from app.domain.names import parse_name
 from app.domain.patterns import PathPattern
 from app.domain.scopes import ANY, CATALOG, REGISTRY, REPOSITORY, Scope
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from app.auth.signing import SigningKey
     from app.services.logins import Logins
-    from app.store.accounts import Credentials
+    from app.store.accounts import Credentials, Secret
     from app.store.engine import Database
     from app.store.grants import Grant
 
@@ -119,12 +120,19 @@ class IssueToken:
     async def to_account(self, ask: Ask, name: str, password: str, address: str) -> Issued | None:
         """A token for an account. None if there is none of that name and password. Raises TooManyRequests."""
         found = await self._database.read(lambda c: accounts.credentials(c, name))
-        hashes = [] if found is None or found.is_disabled else [secret.hash for secret in found.secrets]
-        account = stranger(name) if found is None else found.name
-        matched = await self._logins.check(address, account, hashes, password)
-        if found is None or matched is None:
+        usable = _usable(found)
+        hashes = [secret.hash for secret in usable]
+        matched = self._logins.remembered(hashes, password)
+        if matched is None:
+            account = stranger(name) if found is None else found.name
+            matched = await self._logins.check(address, account, hashes, password)
+            if matched is None:
+                return None
+            # That took a while, in which the account may have been disabled and anything of it changed.
+            found = await self._database.read(lambda c: accounts.credentials(c, name))
+        secret = usable[matched]
+        if found is None or secret.id not in {one.id for one in _usable(found)}:
             return None
-        secret = found.secrets[matched]
         with suppress(Unavailable):  # a login needs nothing to be written, as while the database fails over
             await self._database.write(lambda c: accounts.mark_used(c, secret.id))
         refresh = await self._refresh_token(found, secret.id, ask)
@@ -178,7 +186,16 @@ class IssueToken:
             "access": [{"type": s.kind, "name": s.name, "actions": list(s.actions)} for s in scopes],
         }
         token = (await self._signer.signing_key()).sign(claims)
+        if len(token) > TOKEN_CHARS_MAX:
+            raise ScopeInvalid(
+                f"a token for {len(scopes)} such scopes would be too long to be accepted; ask for fewer"
+            )
         return Issued(token, scopes, subject, now, terms.seconds, refresh_token)
+
+
+def _usable(account: Credentials | None) -> Sequence[Secret]:
+    """What may be logged in with."""
+    return () if account is None or account.is_disabled else account.secrets
 
 
 def _is_name(text: str) -> bool:

@@ -44,17 +44,27 @@ class Logins:
         self._verifications = verifications
         self._turns: dict[str, _Turn] = {}
 
+    def remembered(self, hashes: Sequence[str], password: str) -> int | None:
+        """What `check` would say at once, without asking or counting anything."""
+        return self._verifications.remembered(hashes, password)
+
     async def check(self, address: str, account: str, hashes: Sequence[str], password: str) -> int | None:
         """The index of the hash that the password belongs to. Raises TooManyRequests, Unavailable.
 
         `address` is as `app.http.addresses.bucket` has it, `account` a name, or what `stranger` makes of one. `hashes`
         is empty for an account that does not exist, which takes as long as any other that fails.
         """
-        if (known := self._verifications.remembered(hashes, password)) is not None:
+        if (known := self.remembered(hashes, password)) is not None:
             return known
+        if not self._verifications.is_possible(password):
+            # It is no guess. To count it would let rows be written as fast as requests come, unhashed.
+            return None
         async with self._turn(address):
             if seconds := await self._database.read(lambda c: logins.wait(c, address, account)):
-                raise _later(seconds)
+                raise TooManyRequests(
+                    f"too many failed logins; try again in {seconds} {'second' if seconds == 1 else 'seconds'}",
+                    retry_after_seconds=seconds,
+                )
             try:
                 matched = await self._verifications.verify(hashes, password)
             except ThreadsBusy:
@@ -68,7 +78,7 @@ class Logins:
         """One attempt of an address at a time, or a hundred that come at once would all pass before one is counted."""
         turn = self._turns.setdefault(address, _Turn())
         if turn.waiting >= WAITING_MAX:
-            raise _later(1)
+            raise TooManyRequests("too many logins at once from this address; try again in a second")
         turn.waiting += 1
         try:
             async with turn.lock:
@@ -85,9 +95,3 @@ def stranger(name: str) -> str:
     Not the name itself: now and then somebody types a password there.
     """
     return "?" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _later(seconds: int) -> TooManyRequests:
-    return TooManyRequests(
-        f"too many failed logins; try again in {seconds} seconds", retry_after_seconds=seconds
-    )

@@ -35,6 +35,8 @@ _FRESH_SECONDS: Final = 10.0
 # Tokens with made-up keys make us ask the database no more often than this.
 _ASK_AGAIN_SECONDS: Final = 1.0
 
+_REMEDY: Final = "to change it, run on this machine: registry issuer rotate"
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,9 @@ class SigningRing:
         self._announced: dict[str, float] = {}
         self._known: frozenset[tuple[str, str]] = frozenset()
         self._keys = KeySet(())
-        self._asked_at = float("-inf")
+        # When the last look began; when the last that came to its end did, and whether it was in vain.
+        self._asked_at = self._looked_at = float("-inf")
+        self._is_unanswered = False
         self._asking = asyncio.Lock()
 
     def keys(self) -> KeySet:
@@ -62,43 +66,57 @@ class SigningRing:
         return key
 
     async def find_key(self) -> bool:
-        """Look whether there are new keys. Returns whether there are.
+        """Look whether there are new keys. Returns whether there are. Raises Unavailable.
 
         Those who ask at the same time share one look, and there is one a second at most: one who asks too early waits,
-        since a key that was announced a moment ago is in use already.
+        since a key that was announced a moment ago is in use already. Nobody waits for more than one look that began
+        after they asked, or made-up tokens would keep everybody with a new key waiting.
         """
-        before = self._keys
+        before, called_at = self._keys, monotonic()
         async with self._asking:
-            if self._keys is before:
+            if self._keys is before and self._looked_at <= called_at:
                 await asyncio.sleep(self._asked_at + _ASK_AGAIN_SECONDS - monotonic())
                 await self._refresh()
+        if self._keys is before and self._is_unanswered:
+            raise Unavailable("the announced signing keys could not be read")
         return self._keys is not before
 
     async def keep(self) -> None:
         """Stay up to date until cancelled. The keys known stay known while the database is away."""
         while True:
             try:
+                async with self._asking:
+                    await self._refresh()
                 key = self._own()
                 if monotonic() - self._announced.get(key.kid, float("-inf")) > _ANNOUNCE_AGAIN_SECONDS:
                     await self._announce(key)
-                async with self._asking:
-                    await self._refresh()
             except Unavailable as error:
-                _log.info("the announced signing keys could not be read: %s", error)
+                _log.info("the signing keys may be out of date: %s", error)
+            except Exception:  # noqa: BLE001  (whatever it is)
+                # Without this loop a key that is distrusted would stay in force here, and nobody would hear of it.
+                _log.exception("the signing keys may be out of date")
             await asyncio.sleep(_FRESH_SECONDS)
 
     async def _announce(self, key: SigningKey) -> None:
         if not await self._database.write(
             lambda c: signing_keys.announce(c, key.kid, key.algorithm, key.public_pem, ANNOUNCED)
         ):
-            raise Unavailable("another key has the id of this replica's signing key")
+            _log.warning("no tokens are issued: the signing key %s was distrusted; %s", key.kid, _REMEDY)
+            raise Unavailable("the signing key of this replica was distrusted")
         self._announced = {key.kid: monotonic()}
         async with self._asking:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        self._asked_at = monotonic()
-        rows = await self._database.read(signing_keys.trusted)
+        began = self._asked_at = monotonic()
+        try:
+            rows = await self._database.read(signing_keys.trusted)
+        except Unavailable:
+            self._looked_at, self._is_unanswered = began, True
+            raise
+        self._looked_at, self._is_unanswered = began, False
+        # What is gone, as after the database was put back in time, has to be announced again.
+        self._announced = {row.kid: at for row in rows if (at := self._announced.get(row.kid)) is not None}
         known = frozenset((row.kid, row.public_key) for row in rows)
         if known != self._known:
             self._keys, self._known = key_set(rows), known

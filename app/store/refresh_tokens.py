@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Expired tokens that one new one clears away.
 PRUNED_AT_ONCE: Final = 100
+# Of one account: far more than it has machines. Whoever logs in again and again must not fill the database.
+TOKENS_MAX: Final = 1000
 _TEXT_CHARS_MAX: Final = 255
 
 ADD: Final = Statement(
@@ -31,6 +33,7 @@ ADD: Final = Statement(
             bindparam("service", type_=Text),
             bindparam("client_id", type_=Text),
             bindparam("lifetime", type_=INTERVAL),
+            bindparam("most", type_=Integer),
             bindparam("prune", type_=Integer),
         )
     ),
@@ -82,7 +85,7 @@ class RefreshToken:
 async def add(
     c: Connection, token_hash: bytes, secret_id: int, *, service: str, client_id: str, lifetime: timedelta
 ) -> bool:
-    """Keep a token for whoever has just logged in with that secret.
+    """Keep a token for whoever has just logged in with that secret. Beyond TOKENS_MAX the least used ones end.
 
     False: the account was disabled or the secret changed or removed meanwhile, so that there is no token.
     """
@@ -93,6 +96,7 @@ async def add(
         service=_storable(service),
         client_id=_storable(client_id),
         lifetime=lifetime,
+        most=TOKENS_MAX,
         prune=PRUNED_AT_ONCE,
     )
 

@@ -34,6 +34,13 @@ RETIRE: Final = Statement(
     .where(signing_keys.c.kid == _kid, signing_keys.c.expires_at > func.now() + _lifetime)
     .values(expires_at=func.now() + _lifetime),
 )
+DISTRUST: Final = Statement(
+    "signing_keys.distrust",
+    update(signing_keys)
+    .where(signing_keys.c.kid == _kid, signing_keys.c.distrusted_at.is_(None))
+    .values(expires_at=func.least(signing_keys.c.expires_at, func.now()), distrusted_at=func.now())
+    .returning(signing_keys.c.kid),
+)
 TRUSTED: Final = Statement(
     "signing_keys.trusted",
     select(signing_keys.c.kid, signing_keys.c.algorithm, signing_keys.c.public_key, signing_keys.c.expires_at)
@@ -55,7 +62,7 @@ class SigningKey:
 async def announce(c: Connection, kid: str, algorithm: str, public_key: str, lifetime: timedelta) -> bool:
     """Have all replicas trust the key for so long from now, or longer if that was said before.
 
-    Keys that have expired are forgotten. False: another key goes by that id, and this one is not trusted.
+    Keys that have expired are forgotten. False: it was distrusted, or another key goes by that id; it is not trusted.
     """
     return await c.value(ANNOUNCE, id=kid, algorithm=algorithm, public_key=public_key, lifetime=lifetime)
 
@@ -63,6 +70,11 @@ async def announce(c: Connection, kid: str, algorithm: str, public_key: str, lif
 async def retire(c: Connection, kid: str, lifetime: timedelta) -> None:
     """Have the key trusted for so long from now and no longer, unless it ends before."""
     await c.one(RETIRE, id=kid, lifetime=lifetime)
+
+
+async def distrust(c: Connection, kid: str) -> bool:
+    """Have the key trusted no more, for good: whoever announces it is refused. False: it is unknown, or was before."""
+    return await c.one(DISTRUST, id=kid) is not None
 
 
 async def trusted(c: Connection) -> list[SigningKey]:

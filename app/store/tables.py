@@ -201,6 +201,7 @@ signing_keys: Final = Table(
     Column("public_key", Text, nullable=False),
     Column("created_at", _MOMENT, nullable=False),
     Column("expires_at", _MOMENT, nullable=False),
+    Column("distrusted_at", _MOMENT),
 )
 login_failures: Final = Table(
     "login_failures",

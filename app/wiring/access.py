@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from app.auth.jwts import Verifier
 from app.auth.keys import ALGORITHMS, KeyFileError, read_keys
 from app.auth.passwords import Verifications
 from app.auth.signing import ensure_key, read_signing_key
+from app.domain.errors import Unavailable
 from app.runtime.threads import Threads
 from app.runtime.watched import Watched
 from app.services.access.basic import Basic
@@ -55,7 +57,7 @@ def prepare(settings: Settings) -> None:
 
 
 async def open_access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
-    """Build what `auth` says; `stack` closes it. Raises KeyFileError, HtpasswdError, Unavailable."""
+    """Build what `auth` says; `stack` closes it. Raises KeyFileError, HtpasswdError."""
     auth = settings.auth
     if auth.token is not None:
         return Access(_outside_tokens(settings))
@@ -102,7 +104,9 @@ async def _issuer(settings: Settings, database: Database, stack: AsyncExitStack)
     ring = SigningRing(
         database, Watched([path], partial(read_signing_key, path), told=(KeyFileError,)).current
     )
-    await ring.signing_key()
+    # So that the key is known before its first token. Who may not sign, as its key is distrusted, serves all the same.
+    with suppress(Unavailable):
+        await ring.signing_key()
     keeping = asyncio.ensure_future(ring.keep())
     stack.callback(keeping.cancel)
     terms = Terms(

@@ -72,14 +72,17 @@ CREATE INDEX refresh_tokens_by_secret ON refresh_tokens (secret_id);
 CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at);
 
 -- Public halves of the keys that replicas sign tokens with. Each replica announces its own from time to time; all trust
--- those that have not expired. To distrust a key at once, delete its row and the file of the replica that signs with it.
+-- those that have not expired.
 CREATE TABLE signing_keys (
-    kid        text PRIMARY KEY CHECK (length(kid) BETWEEN 1 AND 255),
-    algorithm  text NOT NULL,
+    kid           text PRIMARY KEY CHECK (length(kid) BETWEEN 1 AND 255),
+    algorithm     text NOT NULL,
     -- PEM.
-    public_key text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    expires_at timestamptz NOT NULL
+    public_key    text NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    expires_at    timestamptz NOT NULL,
+    -- Since when it is not to be trusted, whoever announces it. Such a row is kept for good: the key may be in the file
+    -- of a replica that is away.
+    distrusted_at timestamptz
 );
 
 -- Who failed to log in from where, and who did log in (app/store/logins.py has the rules). To let somebody try again at
@@ -87,7 +90,7 @@ CREATE TABLE signing_keys (
 CREATE TABLE login_failures (
     -- An IPv4 address or an IPv6 network of 64 bits; empty where nobody knows it.
     address        text COLLATE "C" NOT NULL CHECK (length(address) <= 64),
-    -- As the client wrote it. There need not be such an account.
+    -- A name, or a `?` with a hash of what the client wrote where there is no such account: it may be a password.
     account        text COLLATE "C" NOT NULL CHECK (length(account) <= 128),
     -- Without a quarter of an hour between two of them, and since the last success.
     failures       integer NOT NULL,
@@ -215,8 +218,11 @@ $$;
 -- A refresh token for whoever logged in with that secret. False: the secret or the account may not be used any more,
 -- which is looked at under a lock that keeps both as they are: an account that is disabled, or a password that is
 -- changed, between the login and this call ends the token as well.
+--
+-- An account has p_most at most: those go that nobody has used for longest. Of several calls at once each may leave one
+-- too many, which goes with the next.
 CREATE FUNCTION add_refresh_token(p_hash bytea, p_secret bigint, p_service text, p_client text, p_lifetime interval,
-                                  p_prune integer)
+                                  p_most integer, p_prune integer)
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_account bigint;
@@ -234,6 +240,12 @@ BEGIN
         SELECT hash FROM refresh_tokens WHERE expires_at < now()
         ORDER BY expires_at LIMIT p_prune FOR UPDATE SKIP LOCKED
     ) DELETE FROM refresh_tokens AS t USING expired WHERE t.hash = expired.hash;
+    WITH surplus AS MATERIALIZED (
+        SELECT hash FROM refresh_tokens WHERE account_id = v_account
+        ORDER BY coalesce(last_used_at, created_at) DESC, expires_at DESC OFFSET p_most
+    ), free AS MATERIALIZED (
+        SELECT hash FROM refresh_tokens WHERE hash IN (SELECT hash FROM surplus) FOR UPDATE SKIP LOCKED
+    ) DELETE FROM refresh_tokens AS t USING free WHERE t.hash = free.hash;
     RETURN true;
 END
 $$;
@@ -249,7 +261,7 @@ BEGIN
 END
 $$;
 
--- Trust a key for so long from now. False: another key goes by that id, and nothing was changed.
+-- Trust a key for so long from now. False: it was distrusted, or another key goes by that id, and nothing was changed.
 CREATE FUNCTION announce_signing_key(p_kid text, p_algorithm text, p_public_key text, p_lifetime interval)
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -258,10 +270,10 @@ BEGIN
     INSERT INTO signing_keys AS k (kid, algorithm, public_key, expires_at)
     VALUES (p_kid, p_algorithm, p_public_key, now() + p_lifetime)
     ON CONFLICT (kid) DO UPDATE SET expires_at = greatest(k.expires_at, excluded.expires_at)
-        WHERE k.public_key = excluded.public_key AND k.algorithm = excluded.algorithm;
+        WHERE k.public_key = excluded.public_key AND k.algorithm = excluded.algorithm AND k.distrusted_at IS NULL;
     v_is_ours := FOUND;
     WITH expired AS MATERIALIZED (
-        SELECT kid FROM signing_keys WHERE expires_at < now() FOR UPDATE SKIP LOCKED
+        SELECT kid FROM signing_keys WHERE expires_at < now() AND distrusted_at IS NULL FOR UPDATE SKIP LOCKED
     ) DELETE FROM signing_keys AS k USING expired WHERE k.kid = expired.kid;
     RETURN v_is_ours;
 END

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from app.store.engine import Target
 
 PASSWORD = "correct horse battery staple"
+ISSUER = {"REGISTRY_AUTH_ISSUER_KEY": "/nowhere/key.pem"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Admin:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
             for key in os.environ:
                 patch.delenv(key)
-            for key, value in environment(**variables).items():
+            for key, value in environment(**(ISSUER | variables)).items():
                 patch.setenv(key, value)
             patch.setattr(
                 sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", "surrogateescape")))
@@ -348,6 +349,25 @@ def test_command_when_no_config_is_named_then_the_local_registrys_is_used_and_to
     assert errors.startswith("registry: using data/config.yml, as no CONFIG is named\n")
     code, _, errors = call("user", "list", REGISTRY_CONFIGURATION_PATH="/nowhere.yml")
     assert (code, errors) == (2, "registry: /nowhere.yml: cannot be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize("kind", ["user", "robot"])
+def test_account_when_the_registry_asks_for_none_then_is_made_and_one_sentence_says_so(
+    admin: Admin, kind: str
+) -> None:
+    options = ("--generate",) if kind == "user" else ()
+    code, output, errors = call(kind, "add", "alice", *options, admin.scene.config)
+    assert (code, len(output.splitlines())) == (0, 1)
+    assert "registry: accounts have no effect until auth.issuer is configured\n" in errors
+    assert "accounts have no effect" not in admin.done(f"{kind} add bob", *options).errors
+
+
+@pytest.mark.parametrize("group", ["user", "robot", "robot secret", "grant", "token", "issuer"])
+def test_group_when_asked_for_help_then_every_summary_is_a_whole_sentence(group: str) -> None:
+    code, output, _ = call(*group.split(), "--help")
+    *_, summaries = output.partition("Commands:\n")
+    assert code == 0
+    assert re.fullmatch(r"(?: +\S.*[^.]\.\n)+", re.sub(r"\n {10,}", " ", summaries))
 
 
 def test_command_when_pgbouncer_stands_before_the_database_then_it_works_as_well(admin: Admin) -> None:

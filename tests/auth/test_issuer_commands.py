@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,7 +108,8 @@ def test_keys_then_each_is_told_with_its_end_and_whose_it_is(machine: Machine) -
     assert (code, errors) == (0, "")
     assert "another" in output
     assert output.endswith(
-        f"this machine's key {machine.key.kid} is not trusted yet: the registry announces it when it starts\n"
+        f"this machine's key {machine.key.kid} is not trusted: the registry announces it when it starts, unless it"
+        " was distrusted\n"
     )
     machine.announce()
     head, *lines = machine.issuer("keys")[1].splitlines()
@@ -158,8 +160,40 @@ def test_command_when_there_is_no_built_in_token_service_then_one_sentence_says_
         assert call("issuer", *arguments, config) == (2, "", f"registry: {sentence}\n")
 
 
-def test_command_when_the_key_is_not_there_then_one_sentence_says_so(machine: Machine) -> None:
+def test_command_when_the_key_is_not_there_then_only_what_needs_it_fails(machine: Machine) -> None:
+    """A key that has leaked can be distrusted from anywhere, also where its file is gone or another user's."""
+    machine.announce("leaked")
     machine.key_path.unlink()
     sentence = f"{machine.key_path}: the key cannot be read: No such file or directory"
-    for arguments in COMMANDS:
-        assert machine.issuer(*arguments) == (1, "", f"registry: {sentence}\n")
+    assert machine.issuer("rotate") == (1, "", f"registry: {sentence}\n")
+    unknown = f"registry: which key is this machine's is not known: {sentence}\n"
+    code, output, errors = machine.issuer("keys")
+    assert (code, errors) == (0, unknown)
+    assert [line.split()[0] for line in output.splitlines()] == ["KEY", "leaked"]
+    found = json.loads(machine.issuer("keys", "--json")[1])
+    assert (found["own"], [key["is_own"] for key in found["keys"]]) == (None, [False])
+    code, output, errors = machine.issuer("distrust", "leaked")
+    assert (code, output, errors) == (
+        0,
+        "distrusted: no token of that key is accepted any more\n",
+        unknown,
+    )
+    assert machine.trusted() == {}
+
+
+def test_command_when_no_config_is_named_then_the_local_registrys_is_used_and_told(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.announce()
+    monkeypatch.chdir(tmp_path)
+    token = machine.key.sign({"iss": "registry", "aud": "registry", "exp": int(time.time()) + 300})
+    commands = [("issuer", "keys"), ("token", "inspect", token), ("issuer", "rotate")]
+    for arguments in commands:
+        code, _, errors = call(*arguments)
+        assert (code, "no configuration file was named" in errors) == (2, True)
+    (tmp_path / "data").mkdir()
+    machine.config.rename(tmp_path / "data" / "config.yml")
+    for arguments in (*commands, ("issuer", "distrust", machine.key.kid)):
+        code, _, errors = call(*arguments)
+        assert (code, errors) == (0, "registry: using data/config.yml, as no CONFIG is named\n")
+    assert len(machine.trusted()) == 1

@@ -200,15 +200,26 @@ def test_inspect_when_moments_are_none_then_it_does_not_fail(tmp_path: Path, val
     assert "refused: " in output
 
 
-def test_inspect_when_the_token_comes_by_standard_input_then_it_is_read_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "code", "words"),
+    [
+        ("Bearer {}\n", 0, "accepted until"),
+        ("bearer  {}", 0, "accepted until"),
+        ("\udcff\udcfe{}", 1, "is not base64url"),
+        ("", 1, "segments, not 3"),
+    ],
+)
+def test_inspect_when_the_token_comes_by_standard_input_then_it_is_read_there(
+    tmp_path: Path, form: str, code: int, words: str
+) -> None:
     token, output, before = signed(KEY, body(), alg="RS256"), io.StringIO(), sys.stdin
-    sys.stdin = io.StringIO(f"Bearer {token}\n")
+    sys.stdin = io.TextIOWrapper(io.BytesIO(form.format(token).encode(errors="surrogateescape")), "utf-8")
     try:
         with redirect_stdout(output):
-            assert run(["token", "inspect", "-", str(configured(tmp_path))]) == 0
+            assert run(["token", "inspect", "-", str(configured(tmp_path))]) == code
     finally:
         sys.stdin = before
-    assert "accepted until" in output.getvalue()
+    assert words in output.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,28 @@ import asyncio
 import base64
 import functools
 import inspect
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
 import jwt
 import pytest
 
+from app.auth.compact import TOKEN_CHARS_MAX
 from app.auth.passwords import hash_password, hash_secret, new_secret
+from app.auth.signing import new_key, write_key
 from app.config import Settings
 from app.domain.access import Action
 from app.http.call import ApiRules
-from app.store import accounts, grants, logins, refresh_tokens
+from app.services import signing_ring
+from app.services.logins import WAITING_MAX
+from app.store import accounts, grants, logins, refresh_tokens, signing_keys
 from app.wiring.access import prepare
 from app.wiring.admission import admission
 from tests.http.support import refused, served
+from tests.support.postgres import connected
 from tests.support.registry import open_registry
 
 if TYPE_CHECKING:
@@ -376,6 +383,68 @@ async def test_login_when_many_come_at_once_is_counted_each_time(registry: Regis
     assert failures == [{"n": 6 + found.count(401)}]
 
 
+@issued()
+async def test_login_when_the_password_can_be_nobodys_is_refused_and_writes_nothing(
+    registry: Registry,
+) -> None:
+    await person(registry, "alice")
+    for password in ("", "x" * 1025, "a\0b"):
+        for user in ("alice", "nobody"):
+            answer = await get(registry, user=user, password=password)
+            assert (answer.status_code, answer.text) == (401, WRONG)
+    assert await registry.rows("SELECT * FROM login_failures") == []
+    assert (await get(registry, user="alice", password="x" * 1024)).status_code == 401
+    assert len(await registry.rows("SELECT * FROM login_failures")) == 1
+
+
+@issued()
+async def test_login_when_more_come_at_once_than_may_wait_is_not_told_of_failures(registry: Registry) -> None:
+    """All of them have the right password, as a farm of builders behind one address has."""
+    await person(registry, "alice")
+    async with asyncio.TaskGroup() as group, connected(registry.target) as raw, raw.transaction():
+        # What a login writes when the password was right: the first of them ends after this.
+        await raw.execute("LOCK TABLE login_failures IN EXCLUSIVE MODE")
+        tasks = [group.create_task(get(registry, user="alice")) for _ in range(WAITING_MAX + 5)]
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in tasks) < 5:
+                await asyncio.sleep(0.02)
+        refusals = [task.result() for task in tasks if task.done()]
+    for answer in refusals:
+        refused(answer, 429, "TOOMANYREQUESTS")
+        assert answer.headers["Retry-After"] == "1"
+        assert "at once" in answer.json()["errors"][0]["detail"]
+    assert [task.result().status_code for task in tasks].count(200) == WAITING_MAX
+
+
+def test_login_when_many_come_at_once_to_two_replicas_is_counted_by_both_together(
+    database: Target, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with issuing(database, tmp_path / "1") as one, issuing(database, tmp_path / "2") as two:
+            await person(one, "alice")
+            for n in range(6):
+                await one.database.write(lambda c, n=n: logins.failed(c, "192.0.2.1", f"guess-{n}"))
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(get(replica, user="alice", password=f"guess {n}"))
+                    for n in range(8)
+                    for replica in (one, two)
+                ]
+            answers = [task.result() for task in tasks]
+            found = [answer.status_code for answer in answers]
+            assert set(found) <= {401, 429, 503}
+            # Each has one attempt under way when the tenth fails, and may look at others when a second has passed.
+            assert 4 <= found.count(401) <= 9
+            assert all(int(a.headers["Retry-After"]) >= 1 for a in answers if a.status_code == 429)
+            failures = await one.rows("SELECT sum(failures)::int AS n FROM login_failures")
+            assert failures == [{"n": 6 + found.count(401)}]
+            # Elsewhere the account is open, at both.
+            for replica, address in ((one, "192.0.2.2"), (two, "192.0.2.3")):
+                assert (await get(replica, user="alice", address=address)).status_code == 200
+
+    asyncio.run(scenario())
+
+
 @issued(onceusersexist=True)
 async def test_registry_when_it_has_no_accounts_is_open_until_the_first(registry: Registry) -> None:
     assert (await registry.client.get("/v2/")).status_code == 200
@@ -450,9 +519,176 @@ def test_replicas_when_each_has_its_own_key_take_each_others_tokens(database: Ta
             for replica in (one, two):
                 for answer in (first, second):
                     assert await status(replica, "/v2/", answer) == 200
-            # Without its row a key is trusted by nobody who comes later.
-            await one.rows("DELETE FROM signing_keys")
+            # A key that is distrusted is trusted by nobody who comes later.
+            for kid in kids:
+                assert await one.database.write(lambda c, kid=kid: signing_keys.distrust(c, kid))
             async with issuing(database, tmp_path / "3") as three:
                 assert await status(three, "/v2/", first) == 401
 
     asyncio.run(scenario())
+
+
+# Keys.
+
+
+def made_up() -> str:
+    """A token of a key that nobody has announced."""
+    claims = {"iss": "registry", "aud": "registry", "exp": int(time.time()) + 300}
+    return new_key("es256").sign(claims)
+
+
+async def may_come(registry: Registry, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return (await registry.client.get("/v2/", headers=headers)).status_code
+
+
+@issued()
+async def test_tokens_with_made_up_keys_when_many_come_at_once_share_a_look(registry: Registry) -> None:
+    """Whoever announces a key waits for the same turn as they do."""
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(may_come(registry, made_up())) for _ in range(20)]
+    assert {task.result() for task in tasks} == {401}
+    # There is one look a second.
+    assert time.monotonic() - began < 10
+
+
+@issued()
+async def test_key_when_the_database_forgets_it_is_announced_again(registry: Registry) -> None:
+    """As after the database was put back to a time before the key."""
+    await person(registry, "alice")
+    assert await status(registry, "/v2/", await get(registry, user="alice")) == 200
+    await registry.rows("DELETE FROM signing_keys")
+    assert await may_come(registry, made_up()) == 401  # who meets a stranger's key looks
+    answer = await get(registry, user="alice")
+    assert await status(registry, "/v2/", answer) == 200
+    kid = jwt.get_unverified_header(answer.json()["token"])["kid"]
+    assert await registry.rows("SELECT kid FROM signing_keys") == [{"kid": kid}]
+
+
+def test_key_when_distrusted_is_not_announced_again_and_issues_no_tokens_until_it_is_changed(
+    database: Target, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with issuing(database, tmp_path) as registry:
+            await person(registry, "alice")
+            leaked = (await get(registry, user="alice")).json()["token"]
+            kid = jwt.get_unverified_header(leaked)["kid"]
+            assert await registry.database.write(lambda c: signing_keys.distrust(c, kid))
+            assert await may_come(registry, made_up()) == 401
+            for _ in range(2):
+                assert await may_come(registry, leaked) == 401
+                refused(await get(registry, user="alice"), 503, "UNAVAILABLE")
+            async with (
+                issuing(database, tmp_path) as restarted,
+                issuing(database, tmp_path / "other") as other,
+            ):
+                refused(await get(restarted, user="alice"), 503, "UNAVAILABLE")
+                assert await status(restarted, "/v2/", await get(other, user="alice")) == 200
+            write_key(tmp_path / "key.pem", new_key("es256"))
+            async with asyncio.timeout(20):
+                while (answer := await get(registry, user="alice")).status_code == 503:
+                    await asyncio.sleep(0.05)
+            assert await status(registry, "/v2/", answer) == 200
+            assert await may_come(registry, leaked) == 401
+
+    asyncio.run(scenario())
+
+
+def test_keys_when_a_look_fails_for_any_reason_are_looked_at_again(
+    database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing_ring, "_FRESH_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with issuing(database, tmp_path) as registry:
+            await person(registry, "alice")
+            token = (await get(registry, user="alice")).json()["token"]
+            # What nobody has foreseen: something that is neither a lost connection nor a busy server.
+            await registry.rows("ALTER TABLE signing_keys RENAME TO elsewhere")
+            with pytest.raises(asyncpg.UndefinedTableError):
+                await registry.database.read(signing_keys.trusted)
+            await asyncio.sleep(0.5)  # for some looks, which cannot be seen from here
+            assert await may_come(registry, token) == 200
+            await registry.rows("ALTER TABLE elsewhere RENAME TO signing_keys")
+            await registry.rows("UPDATE signing_keys SET expires_at = now(), distrusted_at = now()")
+            async with asyncio.timeout(20):
+                while await may_come(registry, token) == 200:
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+
+
+@issued()
+async def test_token_when_it_would_be_too_long_to_be_accepted_is_not_issued(registry: Registry) -> None:
+    await person(registry, "root", is_admin=True)
+
+    async def ask(count: int) -> httpx.Response:
+        names = [f"{'a' * 240}/{number}" for number in range(count)]
+        return await get(registry, "|".join(f"repository:{n}:pull,push,delete" for n in names), user="root")
+
+    answer = await ask(100)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
+    answer = await ask(75)
+    assert TOKEN_CHARS_MAX * 0.9 < len(answer.json()["token"]) <= TOKEN_CHARS_MAX
+    assert await status(registry, "/v2/", answer) == 200
+
+
+@issued()
+async def test_form_when_its_letters_are_not_escaped_is_utf_8(registry: Registry) -> None:
+    password = "pä+ss&wörter ☃"
+    await registry.database.write(
+        lambda c: accounts.add(c, "ute", "person", secret_hash=hash_password(password))
+    )
+    form = f"grant_type=password&username=ute&password={password.replace('+', '%2B').replace('&', '%26')}"
+    for body, expected in ((form.encode(), 200), (form.replace("☃", "").encode("latin-1"), 401)):
+        answer = await registry.client.post("/auth/token", content=body, headers=FORM)
+        assert answer.status_code == expected, answer.text
+
+
+# What changes while somebody logs in.
+
+
+async def disable(registry: Registry, _: int) -> None:
+    await registry.database.write(lambda c: accounts.set_disabled(c, "alice", is_disabled=True))
+
+
+async def change_password(registry: Registry, number: int) -> None:
+    await registry.database.write(lambda c: accounts.set_password(c, number, hashed("another one")))
+
+
+async def remove(registry: Registry, _: int) -> None:
+    await registry.database.write(lambda c: accounts.remove(c, "alice"))
+
+
+async def take_back(registry: Registry, number: int) -> None:
+    await registry.database.write(lambda c: grants.remove(c, number, "team/**", EVERYTHING))
+
+
+WAITING_LOCKS: Final = """
+    SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database
+    WHERE NOT granted AND datname = current_database()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(disable, 401), (change_password, 401), (remove, 401), (take_back, 200)]
+)
+@issued()
+async def test_login_when_the_account_changes_while_it_waits_is_decided_by_what_is_so_then(
+    registry: Registry, change: Callable[[Registry, int], Awaitable[None]], expected: int
+) -> None:
+    number = await person(registry, "alice", ("team/**", EVERYTHING))
+    async with asyncio.TaskGroup() as group, connected(registry.target) as raw:
+        async with raw.transaction():
+            # What a login writes when the password was right.
+            await raw.execute("LOCK TABLE login_failures IN EXCLUSIVE MODE")
+            asking = group.create_task(get(registry, "repository:team/app:pull", user="alice"))
+            async with asyncio.timeout(20):
+                while not await raw.fetchval(WAITING_LOCKS):
+                    await asyncio.sleep(0.02)
+            await change(registry, number)
+        answer = await asking
+    assert answer.status_code == expected
+    if expected == 200:
+        assert access(answer) == {}

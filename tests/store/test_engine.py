@@ -59,6 +59,13 @@ def pid(c: Connection) -> Awaitable[Any]:
     return c.value(PID)
 
 
+# Not those that other databases of the server have.
+ADVISORY_LOCKS = """
+    SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE datname = current_database() AND locktype = 'advisory'
+"""
+
+
 def lock(c: Connection) -> Awaitable[Any]:
     return c.value(LOCK, key=KEY)
 
@@ -108,7 +115,7 @@ def test_pool_when_every_connection_is_in_use_then_the_next_request_waits_and_is
     database: Target,
 ) -> None:
     async def scenario() -> None:
-        async with opened(database, connections=2, queue_seconds=0.2) as pool, locked(database) as holder:
+        async with opened(database, connections=2, queue_seconds=1) as pool, locked(database) as holder:
             async with asyncio.TaskGroup() as group:
                 held = [group.create_task(expect_unavailable(pool.write(lock))) for _ in range(2)]
                 await waiting(holder, 2)
@@ -168,7 +175,7 @@ def test_pool_when_a_waiting_request_is_cancelled_then_its_connection_is_good_fo
             with pytest.raises(asyncio.CancelledError):
                 await abandoned
             assert await pool.read(answer) == 42
-            assert await holder.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
+            assert await holder.value(ADVISORY_LOCKS) == 1
 
     run(scenario)
 

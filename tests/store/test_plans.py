@@ -361,13 +361,20 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "grants.page": [sample(after=after, limit=10) for after in (0, 1_000)],
     "refresh_tokens.add": [
         sample(
-            hash=b"\x07" * 32, secret_id=n, service="registry", client_id="docker", lifetime=HOUR, prune=10
+            hash=b"\x07" * 32,
+            secret_id=n,
+            service="registry",
+            client_id="docker",
+            lifetime=HOUR,
+            most=10,
+            prune=10,
         )
         for n in (7, 1_000_000)
     ],
     "refresh_tokens.find": [sample(hash=sha256(text).digest()) for text in (b"token7", b"nothing")],
     "refresh_tokens.revoke_all": [sample(account_id=7)],
     "signing_keys.announce": [sample(id="kid", algorithm="ES256", public_key="PEM", lifetime=HOUR)],
+    "signing_keys.distrust": [sample(id="kid")],
     "signing_keys.retire": [sample(id="kid", lifetime=HOUR)],
     "signing_keys.trusted": [sample()],
     # An address from which thousands have logged in, and an account that many addresses have tried.

@@ -78,6 +78,37 @@ def test_find_when_the_token_or_its_secret_has_expired_then_there_is_none(databa
     talk(database, scene)
 
 
+def test_add_when_an_account_has_as_many_as_it_may_then_the_one_used_longest_ago_goes(
+    database: Target,
+) -> None:
+    async def scene(p: Person) -> None:
+        await p.person()
+        await p.robot()
+        await add(p, await p.secret_of("ci"))
+        secret = await p.secret_of("alice")
+        for content in (b"used", b"idle"):
+            await add(p, secret, content * 8)
+        await p.raw.execute(
+            "INSERT INTO refresh_tokens (hash, account_id, secret_id, service, client_id, expires_at)"
+            " SELECT sha256(n::text::bytea), account_id, secret_id, service, client_id, expires_at"
+            " FROM refresh_tokens, generate_series(1, $1) n WHERE hash = $2",
+            *(refresh_tokens.TOKENS_MAX - 2, b"idle" * 8),
+        )
+        await p.raw.execute("UPDATE refresh_tokens SET created_at = created_at - interval '1 hour'")
+        await p.raw.execute(
+            "UPDATE refresh_tokens SET created_at = created_at - interval '1 day' WHERE hash IN ($1, $2)",
+            *(b"used" * 8, b"idle" * 8),
+        )
+        assert await refresh_tokens.find(p.c, b"used" * 8) is not None
+        assert await add(p, secret, b"new!" * 8)
+        assert await p.count("refresh_tokens") == refresh_tokens.TOKENS_MAX + 1
+        for content, is_kept in ((b"used", True), (b"idle", False), (b"new!", True)):
+            assert (await refresh_tokens.find(p.c, content * 8) is not None) is is_kept
+        assert await refresh_tokens.find(p.c, HASH) is not None, "another's stay"
+
+    talk(database, scene)
+
+
 def test_revoke_all_when_an_account_has_some_then_others_keep_theirs(database: Target) -> None:
     async def scene(p: Person) -> None:
         alice, _ = await p.person(), await p.robot()

@@ -62,6 +62,23 @@ def test_announce_when_another_key_has_that_id_then_it_is_refused(database: Targ
     talk(database, scene)
 
 
+def test_announce_when_the_key_was_distrusted_then_it_never_is_trusted_again(database: Target) -> None:
+    async def scene(p: Person) -> None:
+        await announce(p, "a", HOUR * 5)
+        await announce(p, "b", HOUR * 5)
+        assert await signing_keys.distrust(p.c, "a")
+        assert not await signing_keys.distrust(p.c, "a")
+        assert not await signing_keys.distrust(p.c, "unknown")
+        assert await trusted(p) == {"b": HOUR * 5}
+        assert not await announce(p, "a", HOUR)
+        await p.passes("30 days")
+        assert await announce(p, "b", HOUR)
+        assert not await announce(p, "a", HOUR)
+        assert await trusted(p) == {"b": HOUR}
+
+    talk(database, scene)
+
+
 def test_trusted_when_keys_have_expired_then_they_are_not_and_the_next_announcement_forgets_them(
     database: Target,
 ) -> None:

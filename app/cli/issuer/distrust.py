@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.accounts import place_of
 from app.cli.errors import Failure
-from app.cli.gc.place import Place
-from app.cli.issuer.own import issuer_of, own_key
+from app.cli.issuer.own import issuer_of, own_kid
 from app.cli.settings import command_line, config_argument
 from app.store import signing_keys
 
@@ -26,23 +25,22 @@ if TYPE_CHECKING:
 @click.argument("kid")
 @config_argument
 def command(*, kid: str, config: Path | None) -> None:
-    """Refuse all tokens of the key KID from now on; clients log in again by themselves.
+    """Refuse all tokens of the key KID from now on and for good; clients log in again by themselves.
 
-    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it.
+    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it, or else it is
+    data/config.yml, of registry serve --local.
 
-    Replicas know within ten seconds. One whose file still has that key announces it again, so rotate it there first.
+    Replicas know within ten seconds. One whose file still has that key issues no more tokens, so rotate it there first.
     """
-    place = Place(config)
-    if own_key(issuer_of(place)).kid == kid:
+    place = place_of(config)
+    if own_kid(issuer_of(place)) == kid:
         raise Failure(
-            "this machine signs with that key and would announce it again; first: "
+            "this machine signs with that key and could issue no more tokens; first: "
             + command_line("issuer rotate", config)
         )
 
     async def work(database: Database) -> bool:
-        is_known = any(key.kid == kid for key in await database.read(signing_keys.trusted))
-        await database.write(lambda c: signing_keys.retire(c, kid, timedelta()))
-        return is_known
+        return await database.write(lambda c: signing_keys.distrust(c, kid))
 
     if not place.change(work):
         raise Failure("no key of that name is trusted; see: " + command_line("issuer keys", config))

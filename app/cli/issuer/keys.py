@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli import words
-from app.cli.gc.place import Place
-from app.cli.issuer.own import issuer_of, own_key
+from app.cli.accounts import place_of
+from app.cli.issuer.own import issuer_of, own_kid
 from app.cli.settings import config_argument
 from app.store import gc_counts, signing_keys
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 def command(*, is_json: bool, config: Path | None) -> None:
     """Say which keys tokens may be signed with, until when, and which one is this machine's.
 
-    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it.
+    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it, or else it is
+    data/config.yml, of registry serve --local.
 
     A replica announces its key for a week, and again as long as it runs. Keys that nobody announces any more end.
     """
-    place = Place(config)
-    own = own_key(issuer_of(place)).kid
+    place = place_of(config)
+    own = own_kid(issuer_of(place))
 
     async def look(c: Connection) -> tuple[list[SigningKey], datetime]:
         return await signing_keys.trusted(c), await gc_counts.now(c)
@@ -55,7 +56,7 @@ def command(*, is_json: bool, config: Path | None) -> None:
         click.echo(line)
 
 
-def _lines(found: Sequence[SigningKey], own: str, now: datetime) -> Iterator[str]:
+def _lines(found: Sequence[SigningKey], own: str | None, now: datetime) -> Iterator[str]:
     if found:
         yield from words.table(
             ("KEY", "ALGORITHM", "TRUSTED UNTIL", ""),
@@ -70,5 +71,8 @@ def _lines(found: Sequence[SigningKey], own: str, now: datetime) -> Iterator[str
             ),
             indent="",
         )
-    if own not in {key.kid for key in found}:
-        yield f"this machine's key {own} is not trusted yet: the registry announces it when it starts"
+    if own is not None and own not in {key.kid for key in found}:
+        yield (
+            f"this machine's key {own} is not trusted: the registry announces it when it starts, unless it was"
+            " distrusted"
+        )

@@ -12,8 +12,8 @@ from app.auth.jwts import LEEWAY_SECONDS
 from app.auth.keys import KeyFileError
 from app.auth.signing import new_key, write_key
 from app.cli import words
+from app.cli.accounts import place_of
 from app.cli.errors import Failure, told
-from app.cli.gc.place import Place
 from app.cli.issuer.own import issuer_of, own_key
 from app.cli.settings import config_argument
 from app.services.signing_ring import ANNOUNCED
@@ -31,13 +31,14 @@ _NOTICED: Final = timedelta(minutes=1)
 def command(*, config: Path | None) -> None:
     """Have this machine sign with a new key.
 
-    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it.
+    CONFIG is the configuration file that serve uses; without it REGISTRY_CONFIGURATION_PATH names it, or else it is
+    data/config.yml, of registry serve --local.
 
     The new key is made as auth.issuer.algorithm says and takes the place of the old one in its file. A registry that
     runs goes on with it by itself. Tokens of the old key are accepted until the last of them has ended. Where the key
     is known to somebody else, distrust the old one afterwards.
     """
-    place = Place(config)
+    place = place_of(config)
     issuer = issuer_of(place)
     old, new = own_key(issuer), new_key(issuer.algorithm)
     overlap = timedelta(seconds=issuer.expiresin.seconds + LEEWAY_SECONDS) + _NOTICED

@@ -26,7 +26,7 @@ def command() -> None:
     """Nothing by itself."""
 
 
-@command.command(name="add")
+@command.command(name="add", short_help="Print one more secret of a robot.")
 @name_argument
 @label_option
 @expires_option
@@ -49,7 +49,7 @@ def add(*, name: str, label: str, lifetime: timedelta | None, config: Path | Non
     click.echo(secret)
 
 
-@command.command(name="list")
+@command.command(name="list", short_help="List the secrets of a robot.")
 @name_argument
 @json_option
 @config_argument
@@ -76,7 +76,7 @@ def list_(*, name: str, is_json: bool, config: Path | None) -> None:
     tell_table(("ID>", "CREATED", "EXPIRES", "LAST USED", "LABEL"), rows, f"{name} has no secrets")
 
 
-@command.command(name="remove")
+@command.command(name="remove", short_help="Remove a secret of a robot.")
 @name_argument
 @click.argument("number", metavar="ID", type=click.IntRange(min=1, max=2**63 - 1))
 @config_argument
