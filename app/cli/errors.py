@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 USAGE: Final = 2
 FAILED: Final = 1
 INTERRUPTED: Final = 130
+# What a full disk or a broken one makes of printing.
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class Failure(click.ClickException):
@@ -70,6 +73,8 @@ def _told(error: BaseException) -> tuple[int, tuple[str, ...]]:
         return FAILED, ("nothing was done",)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, ("interrupted",)
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+        return FAILED, (f"the output could not be written: {error.strerror}",)
     return FAILED, (_unexpected(error),)
 
 

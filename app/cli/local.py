@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.cli.errors import Failure
 from app.cli.ready import tell_access, tell_ready, tell_warnings
 from app.cli.settings import loaded, refuse_unserved
+from app.config.environment import is_ours
 from app.domain.errors import RegistryError
 from app.runtime.embedded import EmbeddedPostgres, InstanceLock
 from app.server import choices, supervisor
@@ -84,7 +85,7 @@ def serve(data: Path) -> None:
 
 def _names_a_provider(environment: Mapping[str, str]) -> bool:
     """Whether the environment chooses how access is controlled."""
-    return any(name == "REGISTRY_AUTH" or name.startswith("REGISTRY_AUTH_") for name in environment)
+    return any(is_ours(name) and (name + "_").startswith("REGISTRY_AUTH_") for name in environment)
 
 
 def _base(root: Path, *, with_accounts: bool) -> dict[str, Any]:

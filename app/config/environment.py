@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 PREFIX: Final = "REGISTRY_"
 CONFIGURATION_PATH: Final = "REGISTRY_CONFIGURATION_PATH"
 
-# Not ours to warn of: where the file lies, feature flags of the GitLab registry, and what Kubernetes gives
-# every container when a service is called "registry".
+# Not ours to warn of: where the file lies, where podman, skopeo and buildah keep logins, feature flags of the GitLab
+# registry, and what Kubernetes gives every container when a service is called "registry".
 _UNRELATED: Final = re.compile(
-    rf"{CONFIGURATION_PATH}|REGISTRY_FF_.*|REGISTRY_SERVICE_(HOST|PORT(_.*)?)|REGISTRY_PORT(_[0-9]+_(TCP|UDP|SCTP).*)?"
+    rf"{CONFIGURATION_PATH}|REGISTRY_AUTH_FILE|REGISTRY_FF_.*"
+    r"|REGISTRY_SERVICE_(HOST|PORT(_.*)?)|REGISTRY_PORT(_[0-9]+_(TCP|UDP|SCTP).*)?"
 )
 _INDEX: Final = re.compile(r"[0-9]{1,6}")
 
@@ -54,9 +55,14 @@ def overlay(tree: dict[str, Any], model: type[Section], environ: Mapping[str, st
     """`tree` with the variables of `environ` laid over it. `tree` itself stays as it is."""
     result = Overlay(tree)
     for name in sorted(environ):
-        if name.startswith(PREFIX) and _UNRELATED.fullmatch(name) is None:
+        if is_ours(name):
             _apply(result, model, name, environ[name])
     return result
+
+
+def is_ours(name: str) -> bool:
+    """Whether the variable of that name is about a setting."""
+    return name.startswith(PREFIX) and _UNRELATED.fullmatch(name) is None
 
 
 def _apply(result: Overlay, model: type[Section], name: str, text: str) -> None:

@@ -56,7 +56,7 @@ class Unauthorized(RegistryError):
 
 
 class TooManyRequests(RegistryError):
-    """too many requests"""
+    """too many failed logins; wait a while"""
 
     code, status = "TOOMANYREQUESTS", 429
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,10 +22,10 @@ from app.cli import run
 from app.cli.root import registry
 from tests.server.harness import ROOT, Raw, alive, children, eventually
 from tests.support.postgres import connected
+from tests.support.processes import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import click
 
@@ -167,6 +168,22 @@ def test_output_when_nobody_reads_it_then_the_command_ends_without_a_word() -> N
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_output_when_the_disk_is_full_then_one_sentence_says_so() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "--help"],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "registry: the output could not be written: No space left on device\n",
+    )
 
 
 def test_help_then_it_loads_nothing_but_the_command_line() -> None:
@@ -342,7 +359,10 @@ def test_serve_when_the_debug_server_is_on_then_health_and_metrics_tell_of_the_r
 
 def test_serve_local_when_it_is_started_again_then_it_finds_its_data(tmp_path: Path) -> None:
     variables = {"REGISTRY_HTTP_ADDR": "127.0.0.1:0", "REGISTRY_HTTP_WORKERS": "2"}
+    # Where podman keeps logins. Taken for a provider of ours, it would have the accounts count for nothing.
+    variables["REGISTRY_AUTH_FILE"] = "/run/containers/0/auth.json"
     with served("--local", cwd=tmp_path, **variables) as (process, line):
+        assert "auth.issuer: until the first account is made" in (tmp_path / "stderr").read_text()
         data = tmp_path / "data"
         url = url_in(line)
         host = url.removeprefix("http://")
@@ -372,7 +392,7 @@ def test_serve_local_when_it_is_started_again_then_it_finds_its_data(tmp_path: P
 
     with served("--local", "--data", data, cwd=tmp_path, **variables) as (process, line):
         assert httpx.get(f"{url_in(line)}{pushed}").content == content
-        [postmaster] = [pid for pid in children(process.pid) if b"postgres" in command_of(pid)]
+        [postmaster] = [pid for pid in children(process.pid) if "postgres" in command_line(pid)]
         os.kill(postmaster, signal.SIGKILL)
         assert process.wait(60) == 1
     assert "the embedded PostgreSQL has ended" in (tmp_path / "stderr").read_text()
@@ -388,11 +408,6 @@ def push(url: str, content: bytes) -> str:
     return f"/v2/hello/blobs/{digest}"
 
 
-def command_of(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-        return file.read()
-
-
 def test_serve_local_when_it_is_stopped_while_it_starts_then_nothing_is_left(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve", "--local"],
@@ -403,7 +418,7 @@ def test_serve_local_when_it_is_stopped_while_it_starts_then_nothing_is_left(tmp
         text=True,
         start_new_session=True,
     )
-    eventually(lambda: any(b"initdb" in command_of(pid) for pid in descendants(process.pid) if alive(pid)))
+    eventually(lambda: any("initdb" in command_line(pid) for pid in descendants(process.pid)))
     everything = descendants(process.pid)
     process.terminate()
     output, errors = process.communicate(timeout=30)

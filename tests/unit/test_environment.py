@@ -223,6 +223,7 @@ def test_version_when_set_then_is_not() -> None:
     "name",
     [
         "REGISTRY_CONFIGURATION_PATH",
+        "REGISTRY_AUTH_FILE",
         "REGISTRY_FF_BBM",
         "REGISTRY_SERVICE_HOST",
         "REGISTRY_SERVICE_PORT_HTTP",

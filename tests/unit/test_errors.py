@@ -15,7 +15,7 @@ KNOWN = {
     "Unsupported": ("UNSUPPORTED", 405, "The operation is unsupported."),
     "NotFound": ("NOT_FOUND", 404, "no such API endpoint"),
     "Unauthorized": ("UNAUTHORIZED", 401, "authentication required"),
-    "TooManyRequests": ("TOOMANYREQUESTS", 429, "too many requests"),
+    "TooManyRequests": ("TOOMANYREQUESTS", 429, "too many failed logins; wait a while"),
     "TokenRequestInvalid": ("TOKEN_REQUEST_INVALID", 400, "the request for a token is not valid"),
     "ScopeInvalid": ("TOKEN_REQUEST_INVALID", 400, "the scope is not valid"),
     "GrantUnsupported": ("TOKEN_REQUEST_INVALID", 400, "the grant type is not supported"),
