@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # program:package, tried in this order
-wanted="curl:curl openssl:openssl skopeo:skopeo podman:podman buildah:buildah dockerd:docker.io redis-server:redis-server pgbouncer:pgbouncer"
+wanted="curl:curl openssl:openssl skopeo:skopeo podman:podman buildah:buildah dockerd:docker.io redis-server:redis-server pgbouncer:pgbouncer docker-registry:docker-registry"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 missing=

@@ -11,7 +11,6 @@ import asyncio
 import json
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -166,7 +165,14 @@ def told_issuer(watch: Watch, directory: Path) -> Told:
     return Told("issuer", {"issuer": {"key": str(key)}}, (), key, garbage.encode())
 
 
+def told_silly(watch: Watch, directory: Path) -> Told:
+    del directory
+    kept = tuple(f"{scheme} {watch.canary(f'{scheme} credentials')}" for scheme in ("Bearer", "Basic", "Own"))
+    return Told("silly", {"silly": {"realm": "ours", "service": "registry"}}, kept)
+
+
 PROVIDERS: Final = {
+    "silly": told_silly,
     "token": told_token,
     "htpasswd": told_htpasswd,
     "issuer": told_issuer,
@@ -346,10 +352,10 @@ def is_read_again(served: Served, told: Told) -> bool:
     return "is of no use" in served.said()
 
 
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
+def debug_url(served: Served) -> str:
+    found = wait_for(lambda: re.search(r"health and metrics are at (http://[0-9.:]+)", served.said()))
+    assert isinstance(found, re.Match), served.said()
+    return found[1]
 
 
 def hear_processes(watch: Watch, served: Served) -> None:
@@ -363,19 +369,21 @@ def hear_files(watch: Watch, directory: Path, but: Path | None) -> None:
             watch.hear(str(path), path.read_bytes())
 
 
-@pytest.mark.parametrize(("provider", "form"), [("token", "json"), ("htpasswd", "text"), ("issuer", "json")])
+@pytest.mark.parametrize(
+    ("provider", "form"), [("token", "json"), ("htpasswd", "text"), ("issuer", "json"), ("silly", "text")]
+)
 @pytest.mark.usefixtures("migrated_database")
 def test_secret_when_it_goes_into_a_server_comes_out_nowhere(
     provider: str, form: str, postgres_server: Target, worker_id_or_alone: str, tmp_path: Path
 ) -> None:
     watch, name = Watch(), f"secrets_{worker_id_or_alone}"
     told = PROVIDERS[provider](watch, tmp_path)
-    debug, target = free_address(), replace(postgres_server, database=name)
+    target = replace(postgres_server, database=name)
     settings = {
         "LOG_LEVEL": "debug",
         "LOG_FORMATTER": form,
         "LOG_ACCESSLOG": f"{{disabled: false, formatter: {form}}}",
-        "HTTP_DEBUG_ADDR": debug,
+        "HTTP_DEBUG_ADDR": "127.0.0.1:0",
         "HTTP_H2C_ENABLED": "true",
         "HTTP_SECRET": watch.canary("http.secret"),
         "DATABASE_PASSWORD": watch.canary("database password"),
@@ -398,8 +406,9 @@ def test_secret_when_it_goes_into_a_server_comes_out_nowhere(
             told.file.write_bytes(told.garbage)
             assert wait_for(lambda: is_read_again(served, told))
         lose_database(watch, served, postgres_server, name, told)
+        debug = debug_url(served)
         for path in ("/metrics", "/debug/health", "/nowhere", f"/?token={watch.canary('query')}"):
-            watch.hear(f"http://{debug}{path}", httpx.get(f"http://{debug}{path}", timeout=20).text)
+            watch.hear(debug + path, httpx.get(debug + path, timeout=20).text)
         hear_processes(watch, served)
     watch.hear("standard output", served.output.read_bytes())
     watch.hear("standard error", served.errors.read_bytes())
