@@ -84,7 +84,10 @@ def split(text: str) -> Token:
     """The parts of the token. Raises TokenRefused."""
     refuse_long(text)
     if text.count(".") != _SEGMENTS - 1:
-        raise malformed(f"the token has {text.count('.') + 1} segments, not {_SEGMENTS}")
+        raise malformed(
+            f"the token has {text.count('.')} dots, not {_SEGMENTS - 1}: a password, a robot's secret or a refresh"
+            " token is no bearer token"
+        )
     head, body, seal = text.split(".")
     if not seal:
         raise malformed("the token is not signed")

@@ -198,7 +198,10 @@ def _candidates(token: Token, keys: KeySet, now: float) -> tuple[Sequence[Truste
     candidates = keys.candidates(token.kid)
     if not candidates:
         raise TokenRefused(
-            "unknown_key", f"the token is signed with the key {shown(token.kid)}, which is not a trusted one"
+            "unknown_key",
+            "no key is trusted at all, and the token names none"
+            if token.kid is None
+            else f"the token is signed with the key {shown(token.kid)}, which is not a trusted one",
         )
     return candidates, float("inf")
 

@@ -85,6 +85,14 @@ def test_rotate_then_the_new_key_is_trusted_and_the_old_one_until_its_tokens_end
     assert trusted[new.kid] > timedelta(days=6)
 
 
+def test_rotate_when_the_old_key_was_never_announced_then_it_says_that_it_is_not_trusted(
+    machine: Machine,
+) -> None:
+    old = machine.key.kid
+    assert machine.issuer("rotate")[1].splitlines()[1] == f"old key: {old} (ES256), not trusted"
+    assert machine.trusted().keys() == {machine.key.kid}
+
+
 def test_rotate_when_the_file_cannot_be_written_then_the_old_key_stays_in_force(
     tmp_path: Path, machine: Machine
 ) -> None:

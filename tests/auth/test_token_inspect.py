@@ -153,7 +153,7 @@ def test_inspect_when_the_algorithm_is_not_accepted_then_it_says_which_are(tmp_p
 @pytest.mark.parametrize(
     ("token", "words"),
     [
-        ("", "1 segments, not 3"),
+        ("", "the token has 0 dots, not 2: a password,"),
         ("canary.is.malformed!", "is not base64url"),
         ("a" * 40_000, "40000 characters"),
         (raw({"alg": "none"}, {}) + ".", "is not signed"),
@@ -206,7 +206,7 @@ def test_inspect_when_moments_are_none_then_it_does_not_fail(tmp_path: Path, val
         ("Bearer {}\n", 0, "accepted until"),
         ("bearer  {}", 0, "accepted until"),
         ("\udcff\udcfe{}", 1, "is not base64url"),
-        ("", 1, "segments, not 3"),
+        ("", 1, "0 dots, not 2"),
     ],
 )
 def test_inspect_when_the_token_comes_by_standard_input_then_it_is_read_there(

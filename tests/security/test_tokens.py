@@ -488,7 +488,7 @@ def test_token_of_absurd_length_is_refused_before_it_is_parsed(checks: Verifier,
 
 def test_token_of_many_dots_below_the_length_is_refused(checks: Verifier) -> None:
     """CVE-2025-30204."""
-    assert refusal(checks, "." * TOKEN_CHARS_MAX).reason == "the token has 32769 segments, not 3"
+    assert refusal(checks, "." * TOKEN_CHARS_MAX).reason.startswith("the token has 32768 dots, not 2: ")
 
 
 # Anything

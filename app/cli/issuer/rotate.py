@@ -43,7 +43,7 @@ def command(*, config: Path | None) -> None:
     old, new = own_key(issuer), new_key(issuer.algorithm)
     overlap = timedelta(seconds=issuer.expiresin.seconds + LEEWAY_SECONDS) + _NOTICED
 
-    async def work(database: Database) -> None:
+    async def work(database: Database) -> bool:
         # Before anybody can sign with it, so that no replica meets a token whose key it does not know.
         if not await database.write(
             lambda c: signing_keys.announce(c, new.kid, new.algorithm, new.public_pem, ANNOUNCED)
@@ -52,7 +52,8 @@ def command(*, config: Path | None) -> None:
         with told(KeyFileError):
             write_key(Path(issuer.key), new)
         await database.write(lambda c: signing_keys.retire(c, old.kid, overlap))
+        return any(key.kid == old.kid for key in await database.read(signing_keys.trusted))
 
-    place.change(work)
+    trust = f"trusted for another {words.span(overlap)}" if place.change(work) else "not trusted"
     click.echo(f"new key: {new.kid} ({new.algorithm})")
-    click.echo(f"old key: {old.kid} ({old.algorithm}), trusted for another {words.span(overlap)}")
+    click.echo(f"old key: {old.kid} ({old.algorithm}), {trust}")
