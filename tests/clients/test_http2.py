@@ -127,8 +127,20 @@ def test_tls_when_skopeo_copies_in_and_out_then_is_identical(
     (tmp_path / "trusted").mkdir()
     shutil.copy(secured.certificate, tmp_path / "trusted/ca.crt")
 
-    sandbox.skopeo("copy", f"--dest-cert-dir={tmp_path / 'trusted'}", f"dir:{tmp_path / 'in'}", there)
-    sandbox.skopeo("copy", f"--src-cert-dir={tmp_path / 'trusted'}", there, f"dir:{tmp_path / 'out'}")
+    sandbox.skopeo(
+        "copy",
+        "--preserve-digests",
+        f"--dest-cert-dir={tmp_path / 'trusted'}",
+        f"dir:{tmp_path / 'in'}",
+        there,
+    )
+    sandbox.skopeo(
+        "copy",
+        "--preserve-digests",
+        f"--src-cert-dir={tmp_path / 'trusted'}",
+        there,
+        f"dir:{tmp_path / 'out'}",
+    )
 
     assert read_files(tmp_path / "out") == files
 

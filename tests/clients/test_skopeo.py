@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tests.support.images import (
     make_image,
     make_index,
     read_files,
+    unpacked,
     write_files,
 )
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from tests.support.served import Served
 
 pytestmark = pytest.mark.needs("skopeo")
+
+# Otherwise a layer may be replaced by one that has the same files, was packed differently, and is there already.
+UNCHANGED = "--preserve-digests"
 
 PACKAGES = {
     "oci-image": Package(make_image("an oci image")),
@@ -44,8 +49,8 @@ def test_copy_when_in_and_out_again_then_is_identical(
     files = directory_files(package)
     write_files(tmp_path / "in", files)
 
-    sandbox.skopeo("copy", "--all", "--dest-tls-verify=false", f"dir:{tmp_path / 'in'}", there)
-    sandbox.skopeo("copy", "--all", "--src-tls-verify=false", there, f"dir:{tmp_path / 'out'}")
+    sandbox.skopeo("copy", UNCHANGED, "--all", "--dest-tls-verify=false", f"dir:{tmp_path / 'in'}", there)
+    sandbox.skopeo("copy", UNCHANGED, "--all", "--src-tls-verify=false", there, f"dir:{tmp_path / 'out'}")
 
     assert read_files(tmp_path / "out") == files
     registry.check(name, "v1", package)
@@ -59,8 +64,8 @@ def test_layout_when_copied_in_and_out_then_is_identical(
     there = f"docker://{registry.address}/skopeo/layout:v1"
     write_files(tmp_path / "in", layout_files(package, "v1"))
 
-    sandbox.skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{tmp_path / 'in'}:v1", there)
-    sandbox.skopeo("copy", "--all", "--src-tls-verify=false", there, f"oci:{tmp_path / 'out'}:v1")
+    sandbox.skopeo("copy", UNCHANGED, "--all", "--dest-tls-verify=false", f"oci:{tmp_path / 'in'}:v1", there)
+    sandbox.skopeo("copy", UNCHANGED, "--all", "--src-tls-verify=false", there, f"oci:{tmp_path / 'out'}:v1")
 
     files = read_files(tmp_path / "out")
     assert {name: content for name, content in files.items() if name.startswith("blobs/")} == layout_blobs(
@@ -81,7 +86,9 @@ def test_copy_when_the_image_is_converted_on_the_way_then_arrives_as_docker_sche
     raw = sandbox.skopeo("inspect", "--raw", "--tls-verify=false", there)
     manifest = json.loads(raw)
     assert manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
-    assert [entry["digest"] for entry in manifest["layers"]] == list(Package(image).blobs)[1:]
+    blobs = f"{registry.url}/v2/skopeo/converted/blobs"
+    layers = [registry.client.get(f"{blobs}/{entry['digest']}").content for entry in manifest["layers"]]
+    assert [gzip.decompress(layer) for layer in layers] == unpacked(image)
 
 
 def test_copy_when_the_client_knows_where_the_blobs_are_then_they_are_mounted(
@@ -94,8 +101,8 @@ def test_copy_when_the_client_knows_where_the_blobs_are_then_they_are_mounted(
         f"docker://{registry.address}/skopeo/{name}:v1" for name in ("first", "second", "third")
     )
 
-    sandbox.skopeo("copy", *trust, first, second)
-    sandbox.skopeo("copy", *trust, first, third)
+    sandbox.skopeo("copy", UNCHANGED, *trust, first, second)
+    sandbox.skopeo("copy", UNCHANGED, *trust, first, third)
 
     registry.check("skopeo/second", "v1", package)
     registry.check("skopeo/third", "v1", package)
@@ -148,8 +155,8 @@ def test_artifact_when_copied_with_its_subject_then_is_listed_as_a_referrer(
     files = directory_files(artifact)
     write_files(tmp_path / "in", files)
 
-    sandbox.skopeo("copy", "--dest-tls-verify=false", f"dir:{tmp_path / 'in'}", there)
-    sandbox.skopeo("copy", "--src-tls-verify=false", there, f"dir:{tmp_path / 'out'}")
+    sandbox.skopeo("copy", UNCHANGED, "--dest-tls-verify=false", f"dir:{tmp_path / 'in'}", there)
+    sandbox.skopeo("copy", UNCHANGED, "--src-tls-verify=false", there, f"dir:{tmp_path / 'out'}")
 
     assert read_files(tmp_path / "out") == files
     answer = registry.client.get(f"{registry.url}/v2/skopeo/signed/referrers/{subject.digest()}")

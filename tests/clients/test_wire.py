@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LARGE_BYTES = 32 * MIB
 SIDE_BY_SIDE = 10
-# Some 4 MiB per connection, should all of them meet the same worker, and room for what an allocator keeps.
-GROWTH_BYTES_MAX = 64 * MIB
+# Some 5 MiB per connection, should all of them meet the same worker, and room for what an allocator keeps. Whole bodies
+# would be 160 MiB in one of the two, at least.
+GROWTH_BYTES_MAX = 96 * MIB
 
 
 @pytest.fixture

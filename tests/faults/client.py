@@ -15,6 +15,7 @@ from tests.support.registry import digest_of, image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from http.client import HTTPResponse
 
     from tests.support.registry import Image
 
@@ -64,15 +65,19 @@ class Client:
         """Raises OSError or HTTPException if the connection is cut."""
         began = time.monotonic()
         try:
-            self._connection.request(
-                method, target, body, {name.replace("_", "-"): value for name, value in headers.items()}
-            )
-            found = self._connection.getresponse()
+            found = self.begin(method, target, body, **headers)
             content = found.read()
         except BaseException:
             self._connection.close()
             raise
         return Answer(found.status, found.headers, content, time.monotonic() - began)
+
+    def begin(self, method: str, target: str, body: bytes | None = None, **headers: str) -> HTTPResponse:
+        """As `ask`, up to the body of the answer."""
+        self._connection.request(
+            method, target, body, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
+        return self._connection.getresponse()
 
     def get(self, target: str) -> Answer:
         return self.ask("GET", target, Accept=OCI_MANIFEST)

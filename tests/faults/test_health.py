@@ -11,8 +11,8 @@ from typing import Final
 from app.http.ops import Health
 from app.runtime.threads import Threads
 
-CHECK_SECONDS: Final = 0.1
-SILENT: Final = {"disk": "no answer within 0.1 seconds"}
+CHECK_SECONDS: Final = 0.5
+SILENT: Final = {"disk": "no answer within 0.5 seconds"}
 
 
 def test_health_when_a_check_hangs_in_a_thread_then_it_is_not_asked_again_until_it_has_ended() -> None:

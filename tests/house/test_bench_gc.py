@@ -88,7 +88,7 @@ def command_lines(root: int) -> list[str]:
     for process in trees.tree(root):
         try:
             found.append(Path(f"/proc/{process.pid}/cmdline").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
 

@@ -60,9 +60,10 @@ def test_token_service_when_asked_in_every_way_then_its_tokens_are_right_and_fir
         assert min(*sizes.values(), size) > 400
         assert "grant_type=refresh_token" in form
         with asking.connected(url) as client:
-            began = time.perf_counter()
-            robots = tokens._issued(client, ROBOT)
-            waited.append(1e3 * (time.perf_counter() - began))
+            for _ in range(9):
+                began = time.perf_counter()
+                robots = tokens._issued(client, ROBOT)
+                waited.append(1e3 * (time.perf_counter() - began))
         with pytest.raises(CaseError, match=r"the token allows .*'push'.* instead of .*\['pull'\]"):
             tokens.check_token(url, robots, "")
         forged = json.dumps({"token": json.loads(robots)["token"][:-8] + "AAAAAAAA"}).encode()
@@ -73,8 +74,7 @@ def test_token_service_when_asked_in_every_way_then_its_tokens_are_right_and_fir
 
     assert load.operations == len(accounts.NEWCOMERS)
     # Each of them has a hash made, which the robot's secret does without.
-    assert load.gauges["median"] > 30
-    assert load.gauges["median"] > waited[0] / 2
+    assert load.gauges["median"] > 3 * min(waited), waited
 
 
 def test_registry_with_an_outside_issuer_when_made_then_its_settings_are_those_of_the_peer(

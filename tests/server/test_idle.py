@@ -1,12 +1,13 @@
-"""The timer of idle connections."""
+"""The timer of idle connections, by a clock of the tests' own."""
 
 from __future__ import annotations
 
 import asyncio
 
 from app.server.idle import IdleTimer
+from tests.faults.clock import run
 
-SECONDS = 0.05
+SECONDS = 10.0
 
 
 def test_timer_when_nothing_happens_then_it_expires_once() -> None:
@@ -20,7 +21,7 @@ def test_timer_when_nothing_happens_then_it_expires_once() -> None:
         assert len(expired) == 1
         assert expired[0] - began >= SECONDS
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_timer_when_requests_keep_coming_then_the_last_one_counts() -> None:
@@ -38,7 +39,7 @@ def test_timer_when_requests_keep_coming_then_the_last_one_counts() -> None:
         await asyncio.sleep(5 * SECONDS)
         assert [moment >= last + SECONDS for moment in expired] == [True]
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_timer_when_a_request_is_under_way_then_it_does_not_expire() -> None:
@@ -55,4 +56,4 @@ def test_timer_when_a_request_is_under_way_then_it_does_not_expire() -> None:
         await asyncio.sleep(3 * SECONDS)
         assert expired == []
 
-    asyncio.run(scenario())
+    run(scenario())

@@ -75,8 +75,8 @@ def test_download_when_the_client_takes_nothing_then_it_is_cut_off(
 def test_download_when_the_client_is_slow_but_goes_on_then_it_gets_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.server.bytestream.STALL_SECONDS", 0.3)
-    size = 24 * 1024 * 1024
+    monkeypatch.setattr("app.server.bytestream.STALL_SECONDS", 1.0)
+    size = 36 * 1024 * 1024
 
     def take(address: tuple[str, int]) -> int:
         taken = 0
@@ -84,7 +84,7 @@ def test_download_when_the_client_is_slow_but_goes_on_then_it_gets_everything(
             client.get(f"/large?size={size}")
             while taken < size and (block := client.socket.recv(1024 * 1024)):
                 taken += len(block)
-                time.sleep(0.02)
+                time.sleep(0.05)  # longer in all than it may take nothing
         return taken
 
     async def test() -> None:

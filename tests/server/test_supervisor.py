@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,7 +17,7 @@ import pytest
 from tests.server.harness import Raw, alive, eventually, registry, starting
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def test_sigterm_when_a_request_is_under_way_then_it_is_answered(tmp_path: Path) -> None:
@@ -215,10 +217,17 @@ def test_every_interface_when_an_ipv4_client_comes_then_its_address_is_plain(tmp
             assert httpx.get(f"http://[::1]:{port}/who").json()["client"] == "::1"
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for a socket's, of which a path has 107 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="rs-") as directory:
+        yield Path(directory)
+
+
 def test_unix_socket_when_it_is_stale_then_it_is_replaced_and_when_it_is_live_then_refused(
-    tmp_path: Path,
+    tmp_path: Path, short_path: Path
 ) -> None:
-    path = tmp_path / "registry.sock"
+    path = short_path / "registry.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with registry(tmp_path, addr=str(path), net="unix") as running:

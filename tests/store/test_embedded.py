@@ -120,7 +120,7 @@ def test_start_on_an_empty_directory_makes_a_database_that_a_later_start_finds(t
         query(address, "CREATE TABLE kept AS SELECT 42 AS answer")
     began = time.monotonic()
     with EmbeddedPostgres(tmp_path / "postgres") as address:
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert query(address, "SELECT answer FROM kept") == 42
 
 
@@ -369,7 +369,8 @@ def test_root_in_a_user_namespace_keeps_the_files_and_gives_away_all_rights(root
 @pytest.mark.parametrize("mode", [0o711, 0o700])
 def test_root_without_user_namespaces_runs_the_server_as_nobody(tmp_path: Path, mode: int) -> None:
     root = tmp_path / "root"
-    root.mkdir(mode=mode)
+    root.mkdir()
+    root.chmod(mode)  # whatever the umask is
     with EmbeddedPostgres(root / "postgres", durable=False, namespaces=False) as address:
         assert query(address, "SELECT 1") == 1
         assert Path(f"/proc/{server_process(root)}").stat().st_uid != 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,11 +16,7 @@ from app.http.addresses import Addresses, bucket
 from app.runtime import logs
 from app.runtime.metrics import Metrics
 from app.runtime.observe import Observer
-from app.runtime.request_ids import REQUEST_ID
 from tests.support.effort import EFFORT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PROXIES = Addresses(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])
 
@@ -233,19 +228,6 @@ def test_trusted_proxies_when_one_is_no_network_then_a_sentence_says_so(proxy: s
 
     assert str(caught.value).startswith("http.trustedproxies.1: names ")
     assert reason in str(caught.value)
-
-
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in (None, "alembic", logs.ACCESS_LOGGER)]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    token = REQUEST_ID.set("")
-    yield
-    REQUEST_ID.reset(token)
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
 
 
 @pytest.mark.usefixtures("logging_as_before")

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,27 +16,12 @@ from app.runtime.metrics import Metrics
 from app.runtime.observe import Observer
 from app.runtime.request_ids import REQUEST_ID, request_id
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 NASTY = 'a"b\\c\r\n127.0.0.1 - - [x] "GET / HTTP/1.1" 200 0\x1b[2J\x00\x7f\x85\u2028\udc80é'
 TEXT_LINE = re.compile(
     r'(\S+) - \S+ \[[^\]]+\] "((?:[^"\\]|\\.)*)" (\d+) (\d+) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)" (\S+) (\S+)'
 )
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in (None, "alembic", logs.ACCESS_LOGGER)]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    # Another test of this process may have begun a request outside of any task.
-    token = REQUEST_ID.set("")
-    yield
-    REQUEST_ID.reset(token)
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
 
 
 def entry(**values: Any) -> Access:
