@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from app.auth.claims import Grants
     from app.auth.keys import KeySet, TrustedKey
 
-__all__ = ["ALL", "LEEWAY_SECONDS", "TokenRefused", "Verified", "Verifier"]
+__all__ = ["LEEWAY_SECONDS", "TokenRefused", "Verified", "Verifier"]
 
-ALL: Final = ALGORITHMS
 # How far clocks may be apart. Distribution's.
 LEEWAY_SECONDS: Final = 60
 CACHED_MAX: Final = 2048
@@ -54,7 +53,7 @@ class Verifier:
         *,
         issuer: str,
         service: str,
-        algorithms: Sequence[str] = ALL,
+        algorithms: Sequence[str] = ALGORITHMS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._keys: Final = keys

@@ -13,8 +13,8 @@ import click
 
 from app.auth import claims as claims_of
 from app.auth.compact import TOKEN_CHARS_MAX, TokenRefused, split
-from app.auth.jwts import ALL, Verifier
-from app.auth.keys import KeyFileError, read_keys
+from app.auth.jwts import Verifier
+from app.auth.keys import ALGORITHMS, KeyFileError, read_keys
 from app.cli import words
 from app.cli.accounts import config_of
 from app.cli.errors import BadConfiguration, told
@@ -137,7 +137,7 @@ def _verifier(settings: Settings, keys: KeySet, now: float) -> Verifier:
     token, issuer = settings.auth.token, settings.auth.issuer
     provider = token or issuer
     assert provider is not None, "there are keys"
-    algorithms = (token.signingalgorithms if token is not None else ()) or ALL
+    algorithms = (token.signingalgorithms if token is not None else ()) or ALGORITHMS
     return Verifier(
         lambda: keys,
         issuer=provider.issuer,

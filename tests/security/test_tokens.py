@@ -20,8 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.auth.compact import TOKEN_CHARS_MAX, TokenRefused
-from app.auth.jwts import ALL, Verifier
-from app.auth.keys import libtrust_id, read_keys, thumbprint
+from app.auth.keys import ALGORITHMS, libtrust_id, read_keys, thumbprint
 from tests.auth.test_keys import bundle, jwk_of, jwks
 from tests.auth.tokens import (
     altered,
@@ -40,6 +39,8 @@ from tests.support.effort import EFFORT
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from app.auth.jwts import Verifier
 
 RSA = private_key("RS256")
 KEY = private_key("ES256")
@@ -65,7 +66,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Verifier:
     """A registry that trusts two certificates and a secret, and accepts every algorithm."""
     secret = {"kty": "oct", "kid": "secret", "k": base64url(bytes(range(64)))}
     certificates, tmp_path = pem(certificate(RSA), certificate(KEY)), tmp_path_factory.mktemp("keys")
-    return verifier(read_keys(bundle(tmp_path, certificates), jwks(tmp_path, secret)), algorithms=ALL)
+    return verifier(read_keys(bundle(tmp_path, certificates), jwks(tmp_path, secret)), algorithms=ALGORITHMS)
 
 
 # alg
