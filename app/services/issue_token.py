@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -135,9 +135,9 @@ class IssueToken:
             return None
         with suppress(Unavailable):  # a login needs nothing to be written, as while the database fails over
             await self._database.write(lambda c: accounts.mark_used(c, secret.id))
-        refresh = await self._refresh_token(found, secret.id, ask)
         subject = Subject(found.name, found.kind)
-        return await self._issue(ask, subject, _Rights(found.grants, found.is_admin), refresh)
+        issued = await self._issue(ask, subject, _Rights(found.grants, found.is_admin))
+        return replace(issued, refresh_token=await self._refresh_token(found, secret.id, ask))
 
     async def to_holder(self, ask: Ask, refresh_token: str) -> Issued | None:
         """A token for whoever holds a refresh token. None if it does not hold any more.
@@ -168,9 +168,8 @@ class IssueToken:
         )
         return token if is_kept else None
 
-    async def _issue(
-        self, ask: Ask, subject: Subject, rights: _Rights, refresh_token: str | None = None
-    ) -> Issued:
+    async def _issue(self, ask: Ask, subject: Subject, rights: _Rights) -> Issued:
+        """The token itself. Raises ScopeInvalid if nobody would accept one that says so much."""
         scopes = [granted for scope in _merged(ask.scopes) if (granted := rights.granted(scope)) is not None]
         now, terms = datetime.now(UTC), self._terms
         issued_at = int(now.timestamp())
@@ -190,7 +189,7 @@ class IssueToken:
             raise ScopeInvalid(
                 f"a token for {len(scopes)} such scopes would be too long to be accepted; ask for fewer"
             )
-        return Issued(token, scopes, subject, now, terms.seconds, refresh_token)
+        return Issued(token, scopes, subject, now, terms.seconds)
 
 
 def _usable(account: Credentials | None) -> Sequence[Secret]:

@@ -196,3 +196,18 @@ def spellings(secret: str) -> Iterable[bytes]:
         # What stands around it decides the first and last characters.
         encoded = base64.b64encode(b"\0" * before + raw)
         yield encoded[4 if before else 0 : -4]
+
+
+# What an administrator does to alice, whose account has the id `number`, so that her password is of no use.
+
+
+async def disable(registry: Registry, number: int) -> None:
+    await registry.database.write(lambda c: accounts.set_disabled(c, "alice", is_disabled=True))
+
+
+async def change_password(registry: Registry, number: int) -> None:
+    await registry.database.write(lambda c: accounts.set_password(c, number, quick_hash("another one")))
+
+
+async def remove(registry: Registry, number: int) -> None:
+    await registry.database.write(lambda c: accounts.remove(c, "alice"))

@@ -28,7 +28,15 @@ from app.auth.passwords import hash_secret
 from app.domain.access import Action
 from app.services.signing_ring import key_set
 from app.store import accounts, grants, signing_keys
-from tests.security.support import add_account, basic, database_section, guarded, quick_hash
+from tests.security.support import (
+    add_account,
+    basic,
+    change_password,
+    database_section,
+    disable,
+    guarded,
+    remove,
+)
 from tests.support.served import CHECKOUT, environment
 
 if TYPE_CHECKING:
@@ -79,18 +87,6 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> flo
         assert time.monotonic() - began < seconds, "it is not so after all that time"
         await asyncio.sleep(0.05)
     return time.monotonic() - began
-
-
-async def disable(registry: Registry, account: int) -> None:
-    await registry.database.write(lambda c: accounts.set_disabled(c, "alice", is_disabled=True))
-
-
-async def change_password(registry: Registry, account: int) -> None:
-    await registry.database.write(lambda c: accounts.set_password(c, account, quick_hash("another")))
-
-
-async def remove(registry: Registry, account: int) -> None:
-    await registry.database.write(lambda c: accounts.remove(c, "alice"))
 
 
 @pytest.mark.parametrize("end", [disable, change_password, remove])

@@ -27,6 +27,7 @@ from app.store import accounts, grants, logins, refresh_tokens, signing_keys
 from app.wiring.access import prepare
 from app.wiring.admission import admission
 from tests.http.support import refused, served
+from tests.security.support import change_password, disable, remove
 from tests.support.postgres import connected
 from tests.support.registry import open_registry
 
@@ -625,10 +626,12 @@ async def test_token_when_it_would_be_too_long_to_be_accepted_is_not_issued(regi
 
     async def ask(count: int) -> httpx.Response:
         names = [f"{'a' * 240}/{number}" for number in range(count)]
-        return await get(registry, "|".join(f"repository:{n}:pull,push,delete" for n in names), user="root")
+        scopes = "|".join(f"repository:{n}:pull,push,delete" for n in names)
+        return await get(registry, scopes, user="root", offline_token="true")
 
     answer = await ask(100)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
+    assert await registry.rows("SELECT * FROM refresh_tokens") == []
     answer = await ask(75)
     assert TOKEN_CHARS_MAX * 0.9 < len(answer.json()["token"]) <= TOKEN_CHARS_MAX
     assert await status(registry, "/v2/", answer) == 200
@@ -644,21 +647,6 @@ async def test_form_when_its_letters_are_not_escaped_is_utf_8(registry: Registry
     for body, expected in ((form.encode(), 200), (form.replace("☃", "").encode("latin-1"), 401)):
         answer = await registry.client.post("/auth/token", content=body, headers=FORM)
         assert answer.status_code == expected, answer.text
-
-
-# What changes while somebody logs in.
-
-
-async def disable(registry: Registry, _: int) -> None:
-    await registry.database.write(lambda c: accounts.set_disabled(c, "alice", is_disabled=True))
-
-
-async def change_password(registry: Registry, number: int) -> None:
-    await registry.database.write(lambda c: accounts.set_password(c, number, hashed("another one")))
-
-
-async def remove(registry: Registry, _: int) -> None:
-    await registry.database.write(lambda c: accounts.remove(c, "alice"))
 
 
 async def take_back(registry: Registry, number: int) -> None:
